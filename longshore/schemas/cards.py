@@ -1,0 +1,90 @@
+"""The model card: what an ML team promises about one version of a model (PRD §3.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from longshore.schemas.base import Document
+from longshore.schemas.patterns import (
+    DATE_TIME,
+    DEPENDENCY,
+    EMAIL,
+    GIT_REF,
+    MEMORY,
+    MODULE,
+    NAME,
+    PYTHON_VERSION,
+    SEMVER,
+    SHA256,
+    URI,
+)
+
+
+class Metadata(Document):
+    name: Annotated[str, Field(pattern=NAME)]
+    version: Annotated[str, Field(pattern=SEMVER)]
+    description: Annotated[str, Field(min_length=10)]
+    owner: Annotated[str, Field(pattern=EMAIL)]
+    tags: tuple[str, ...] = ()
+    created_at: Annotated[str, Field(pattern=DATE_TIME)] | None = None
+
+
+class Runtime(Document):
+    framework: Literal["tensorflow", "pytorch", "sklearn", "xgboost", "onnx", "custom"]
+    framework_version: str
+    python_version: Annotated[str, Field(pattern=PYTHON_VERSION)]
+    dependencies: tuple[Annotated[str, Field(pattern=DEPENDENCY)], ...]
+    system_packages: tuple[str, ...] = ()
+
+
+class Artifacts(Document):
+    storage_type: Literal["s3", "gcs", "azure_blob", "http"]
+    model_path: str
+    config_path: str | None = None
+    checksum: Annotated[str, Field(pattern=SHA256)] | None = None
+    """SHA-256 of the object at `model_path`, in lower-case hex."""
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+
+
+class Code(Document):
+    repository: Annotated[str, Field(pattern=URI)]
+    path: str
+    ref: Annotated[str, Field(pattern=GIT_REF)]
+    entrypoint: Annotated[str, Field(pattern=MODULE)] | None = None
+
+
+class Processing(Document):
+    """A function `f(value, config)` of the model's code, run before or after `predict`."""
+
+    module: Annotated[str, Field(pattern=MODULE)]
+    function: str
+    config: dict[str, Any] = {}
+
+
+class Interface(Document):
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+
+
+class Resources(Document):
+    """What one replica needs. The PRD leaves the block optional; without it a replica counts as a small one."""
+
+    cpu: Annotated[float, Field(ge=0.1)] = 0.1
+    memory: Annotated[str, Field(pattern=MEMORY)] = "256Mi"
+    gpu: Annotated[int, Field(ge=0)] = 0
+    gpu_type: Literal["T4", "V100", "A100", "H100"] | None = None
+
+
+class ModelCard(Document):
+    schemaVersion: Annotated[str, Field(pattern=SEMVER)]  # noqa: N815 (the PRD's spelling)
+    metadata: Metadata
+    runtime: Runtime
+    artifacts: Artifacts
+    code: Code
+    preprocessing: Processing
+    postprocessing: Processing
+    interface: Interface
+    resources: Resources = Resources()

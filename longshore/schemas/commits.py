@@ -1,0 +1,55 @@
+"""What a RegistryCommitWorkflow is asked and what it answers: the result that an operator opens first."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+from longshore.schemas.issues import Issue
+from longshore.schemas.rollouts import RolloutAnswer
+
+
+class RegistryCommit(Message):
+    registry: str
+    sha: str
+
+
+class ValidationResult(Message):
+    """All issues of a commit at once, capped so that the payload stays far under Temporal's limit."""
+
+    sha: str
+    author: str = ""
+    subject: str = ""
+    issues: tuple[Issue, ...] = ()
+    truncated: int = 0
+    """How many issues were left out by the cap."""
+    deployments: int = 0
+    workers: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        return not any(issue.severity == "error" for issue in self.issues)
+
+
+class CommitOutcome(StrEnum):
+    APPLIED = "applied"
+    PARTLY_APPLIED = "partly_applied"
+    """Some deployment failed or found no place; the others run."""
+    REJECTED = "rejected"
+    OUTDATED = "outdated"
+    HISTORY_REWRITTEN = "history_rewritten"
+
+
+class CommitResult(Message):
+    sha: str
+    outcome: CommitOutcome
+    summary: str
+    issues: tuple[Issue, ...] = ()
+    answers: tuple[RolloutAnswer, ...] = ()
+
+
+class RecordRequest(Message):
+    """Write what happened back to git: the rejection, or the state and the failures (PRD §4.4, §4.5)."""
+
+    registry: str
+    result: CommitResult

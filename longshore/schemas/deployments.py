@@ -1,0 +1,66 @@
+"""The deployment manifest: what Ops wants to run, where and how often (PRD §3.2), and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from longshore.schemas.base import Document, Message
+from longshore.schemas.cards import ModelCard
+from longshore.schemas.patterns import DATE_TIME, EMAIL, GIT_REF, NAME, REGION, URI
+
+
+class ModelCardRef(Document):
+    repository: Annotated[str, Field(pattern=URI)]
+    path: str = "model-card.yaml"
+    ref: Annotated[str, Field(pattern=GIT_REF)]
+
+
+class DeploymentConfig(Document):
+    region: Annotated[str, Field(pattern=REGION)]
+    replicas: Annotated[int, Field(ge=0)]
+    priority: Annotated[int, Field(ge=1, le=100)]
+    worker_selector: dict[str, str] = {}
+    endpoint: Annotated[str, Field(pattern=URI)] | None = None
+
+
+class DeploymentMetadata(Document):
+    owner: Annotated[str, Field(pattern=EMAIL)] | None = None
+    deployed_at: Annotated[str, Field(pattern=DATE_TIME)] | None = None
+    deployed_by: Annotated[str, Field(pattern=EMAIL)] | None = None
+
+
+class DeploymentManifest(Document):
+    id: Annotated[str, Field(pattern=NAME)]
+    model_card_ref: ModelCardRef
+    enabled: bool
+    deployment_config: DeploymentConfig
+    metadata: DeploymentMetadata = DeploymentMetadata()
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many replicas should run: none where the deployment is disabled (PRD §5.2 DISABLE)."""
+        return self.deployment_config.replicas if self.enabled else 0
+
+
+class DeploymentSpec(Message):
+    """Everything a device needs to run one deployment: manifest and card, with every ref resolved to a commit.
+
+    `digest` (sha256, hex) identifies what runs: two specs with one digest need no RELOAD between them. It covers
+    the card, the resolved code commit and the endpoint, and leaves out replicas, priority and metadata.
+    """
+
+    deployment_id: str
+    priority: int
+    endpoint: str | None
+    card: ModelCard
+    card_repository: str
+    card_ref: str
+    card_commit: str
+    code_commit: str
+    digest: str
+
+    @property
+    def version(self) -> str:
+        return self.card.metadata.version

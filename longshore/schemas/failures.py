@@ -1,0 +1,184 @@
+"""The one failure table: every code that Longshore reports, what it means for a retry and what to do about it.
+
+The categories are PRD §6.5's; retriability is PRD §8.1 and §8.2; the backoff numbers are PRD §8.2's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+
+
+class Category(StrEnum):
+    """Where a failure belongs, which is also who can mend it (PRD §6.5)."""
+
+    NETWORK = "network"
+    RESOURCE = "resource"
+    CONFIGURATION = "configuration"
+    ARTIFACT = "artifact"
+    RUNTIME = "runtime"
+    CONTROL = "control"
+    """Our own order of things (superseded, fenced): nothing is broken."""
+
+
+@dataclass(frozen=True)
+class FailureKind:
+    """One row of the table. `remedy` is one line for the operator who reads the code for the first time."""
+
+    code: str
+    category: Category
+    retriable: bool
+    remedy: str
+
+
+def _rows(category: Category, *, retriable: bool, **remedies: str) -> list[FailureKind]:
+    return [FailureKind(code, category, retriable, remedy) for code, remedy in remedies.items()]
+
+
+FAILURES: dict[str, FailureKind] = {
+    kind.code: kind
+    for kind in [
+        *_rows(
+            Category.CONFIGURATION,
+            retriable=False,
+            STRUCTURE_INVALID="Create the missing folder (a .gitkeep keeps it in git), or start from `longshore init registry`.",
+            YAML_INVALID="Mend the YAML at the place given.",
+            YAML_DUPLICATE_KEY="Keep one of the two keys.",
+            MANIFEST_INVALID="Mend the manifest: PRD §3.2 lists the fields.",
+            UNKNOWN_FIELD="Remove the field or correct its spelling.",
+            DUPLICATE_ID="Give each manifest its own id, equal to its file name.",
+            WORKER_CONFIG_INVALID="Mend the worker configuration: PRD §3.3 lists the fields.",
+            REF_UNPINNED="Pin a tag vX.Y.Z or a commit id; branches are not accepted.",
+            REF_NOT_FOUND="Push the tag, or correct the ref: the repository does not have it.",
+            REF_AMBIGUOUS="Write more digits of the commit id.",
+            TAG_MOVED="Restore the tag, or release a new version: a tag never moves once it has been used.",
+            CARD_NOT_FOUND="Check the path of the model card at that ref.",
+            CARD_INVALID="Mend the model card and tag a new version: PRD §3.1 lists the fields.",
+            CARD_TAG_MISMATCH="metadata.version must be the tag without its v.",
+            SCHEMA_INCOMPATIBLE="Upgrade the workers, or lower the card's schemaVersion.",
+            SELECTOR_MATCHES_NOTHING="Correct the worker_selector, or add a worker with those labels.",
+            CHECKSUM_MISSING="Add artifacts.checksum (sha256) to the card: production requires it.",
+            HISTORY_REWRITTEN="The branch no longer descends from the commit that runs: push forward from it.",
+            DEPENDENCIES_INVALID="Mend runtime.dependencies: the message names what conflicts.",
+            PYTHON_UNAVAILABLE="Install that Python on the device, or change runtime.python_version.",
+            SYSTEM_PACKAGE_MISSING="Install the package on the device; Longshore installs none by itself.",
+            CODE_PATH_INVALID="code.path must be a folder of the repository that holds the entrypoint.",
+            ENTRYPOINT_INVALID="The entrypoint must offer load(artifacts, config) and its model predict(batch).",
+            PROCESSING_INVALID="pre- and postprocessing must name functions f(value, config).",
+            NO_SAMPLE_INPUT="Add `examples` to interface.input_schema, so that the model can be tried before it serves.",
+            STORAGE_UNSUPPORTED="Use a storage_type that this device supports.",
+            AUTH_FAILED="Check the device's credentials for that store or repository.",
+            WRONG_DEVICE="The command was meant for another device: check that worker ids are unique.",
+            XDS_NACK="Envoy refused the configuration; its message says why. The last good one still serves.",
+        ),
+        *_rows(
+            Category.ARTIFACT,
+            retriable=False,
+            ARTIFACT_MISSING="Upload the artifact, or correct artifacts.model_path.",
+            ARTIFACT_TOO_LARGE="The object is larger than artifacts.size_bytes says: correct one of them.",
+            CHECKSUM_MISMATCH="Upload the artifact again, or correct artifacts.checksum.",
+            VALIDATION_FAILED="The model did not answer a sample input as its schemas promise: mend the model or the card.",
+        ),
+        *_rows(
+            Category.NETWORK,
+            retriable=True,
+            GIT_UNREACHABLE="Check the git host; the operation is tried again by itself.",
+            STORAGE_UNAVAILABLE="Check the artifact store; the operation is tried again by itself.",
+            PACKAGE_INDEX_UNAVAILABLE="Check the package index; the operation is tried again by itself.",
+            STATE_PUSH_CONFLICT="Someone pushed at the same time; the state is written again by itself.",
+            DEVICE_UNREACHABLE="Start the worker host, or check its way to the Temporal server.",
+            CIRCUIT_OPEN="The service failed five times running; it is tried again after a pause.",
+            ENVOY_WARM_TIMEOUT="Envoy did not take the new configuration in time; check that it runs.",
+        ),
+        *_rows(
+            Category.RESOURCE,
+            retriable=False,
+            CAPACITY_INSUFFICIENT="Add capacity, lower the demand, or remove another model.",
+            DISK_FULL="Free space in the device's state folder.",
+            IO_ERROR="Check the device's disk.",
+            RUNNER_OOM="Raise resources.memory on the card, or use a larger device.",
+        ),
+        *_rows(
+            Category.RUNTIME,
+            retriable=True,
+            RUNNER_CRASHED="Read the runner's last words in the message; it is started again by itself.",
+            LOAD_TIMEOUT="The model did not start in time; it is tried again by itself.",
+            INTERNAL_ERROR="This is a defect of Longshore: please report it with the message.",
+        ),
+        *_rows(
+            Category.RUNTIME,
+            retriable=False,
+            MODEL_LOAD_FAILED="load() raised: the message has the traceback. Mend the model's code.",
+        ),
+        *_rows(
+            Category.CONTROL,
+            retriable=True,
+            HOST_RESTART="Nothing to do: the worker host stopped during the command and resumes it when it is back.",
+        ),
+        *_rows(
+            Category.CONTROL,
+            retriable=False,
+            STALE_GENERATION="Nothing to do: a newer command for this deployment has been seen.",
+            SUPERSEDED="Nothing to do: a newer commit changed the same deployment.",
+            FENCED="Nothing to do: this attempt had lost its lease and stopped before it changed anything.",
+            ILLEGAL_STATE="The command does not fit the model's state; `longshore status` shows it.",
+            PAYLOAD_TOO_LARGE="The message is too large for Temporal: split the commit.",
+            WEBHOOK_UNSIGNED="Configure the webhook's secret on the git host.",
+            WEBHOOK_BAD_SIGNATURE="The webhook's secret differs from LONGSHORE_WEBHOOK_SECRET.",
+            WEBHOOK_TOO_LARGE="The body exceeds the limit; the poll finds the commit all the same.",
+            WEBHOOK_BAD_JSON="The body is not JSON; the poll finds the commit all the same.",
+        ),
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before attempt n+1 and when to give up (PRD §8.2: 30, 60, 120 s, four attempts)."""
+
+    base: timedelta = timedelta(seconds=30)
+    factor: float = 2.0
+    cap: timedelta = timedelta(seconds=300)
+    attempts: int = 4
+
+    def delay_after(self, failures: int) -> timedelta | None:
+        """Return the delay after the `failures`-th failure (1-based), or None when no attempt is left."""
+        if failures >= self.attempts:
+            return None
+        return min(self.base * self.factor ** (failures - 1), self.cap)
+
+
+class Failure(Message):
+    """What went wrong, as it travels: in an activity's error, a device report, an error file."""
+
+    code: str
+    message: str
+    """One sentence: what is wrong and where. Never holds a secret."""
+    step: str | None = None
+    """The named step of PRD §6.2 that failed."""
+    details: str | None = None
+    """Longer text, such as a traceback; capped by whoever makes it."""
+
+    @property
+    def kind(self) -> FailureKind:
+        return FAILURES[self.code]
+
+    @property
+    def remedy(self) -> str:
+        return self.kind.remedy
+
+
+class LongshoreError(Exception):
+    """The exception of every expected failure. `code` must stand in the table (KeyError otherwise)."""
+
+    def __init__(self, code: str, message: str, *, step: str | None = None, details: str | None = None) -> None:
+        FAILURES[code]
+        super().__init__(f"{code}: {message}")
+        self.failure = Failure(code=code, message=message, step=step, details=details)
+
+    @property
+    def code(self) -> str:
+        return self.failure.code

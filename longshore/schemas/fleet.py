@@ -1,0 +1,117 @@
+"""The ledger that the FleetWorkflow keeps for one registry, and the questions it is asked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+from longshore.schemas.devices import DeviceRecord, PresenceIntervals
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Demand, Plan
+
+
+class Slot(Message):
+    """One deployment's place on one device: reserved from the plan on, freed when its UNLOAD is confirmed."""
+
+    deployment_id: str
+    worker_id: str
+    generation: int
+    version: str
+    digest: str
+    priority: int
+    demand: Demand
+    state: ModelState
+    """LOADING/RELOADING/UNLOADING from the plan until the device has answered, then READY or FAILED."""
+    previous_version: str | None = None
+    previous_digest: str | None = None
+    """What still runs there while a RELOAD is under way, or after one has failed."""
+    previous_demand: Demand | None = None
+    """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
+    code: str | None = None
+    """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
+
+
+class PlanOutcome(StrEnum):
+    PLANNED = "planned"
+    OUTDATED = "outdated"
+    """The commit is an ancestor of the applied one: a slow poll, or a push that was overtaken."""
+    HISTORY_REWRITTEN = "history_rewritten"
+
+
+class PlanRequest(Message):
+    request_id: str
+    registry: str
+    sha: str
+
+
+class PlanAnswer(Message):
+    request_id: str
+    sha: str
+    outcome: PlanOutcome
+    applied_sha: str | None
+    """What the ledger holds after this answer."""
+    plan: Plan | None = None
+    """Only with PLANNED. The answer to a repeated request is the recorded one."""
+
+
+class PlanningInput(Message):
+    """What the planning activity needs besides git."""
+
+    request: PlanRequest
+    applied_sha: str | None
+    generation: int
+    devices: dict[str, DeviceRecord]
+    slots: tuple[Slot, ...]
+
+
+class FleetSettings(Message):
+    poll_interval: timedelta = timedelta(seconds=30)
+    first_report_grace: timedelta = timedelta(seconds=5)
+    """How long a plan waits for the first report of devices that the ledger has never heard of."""
+    presence: PresenceIntervals = PresenceIntervals()
+
+
+class FleetInput(Message):
+    """Starts, or continues as new, the FleetWorkflow of one registry."""
+
+    registry: str
+    settings: FleetSettings = FleetSettings()
+    applied_sha: str | None = None
+    generation: int = 0
+    watched_sha: str | None = None
+    devices: dict[str, DeviceRecord] = {}
+    slots: tuple[Slot, ...] = ()
+    answers: tuple[PlanAnswer, ...] = ()
+    """The last 200, oldest first: update ids are forgotten at continue-as-new (DESIGN §3)."""
+
+
+class SlotSettled(Message):
+    """A rollout tells the ledger how one command ended. Lower generations than the slot's are ignored."""
+
+    deployment_id: str
+    worker_id: str
+    generation: int
+    state: ModelState
+    """READY, FAILED, or IDLE once an UNLOAD is confirmed."""
+    version: str | None = None
+    digest: str | None = None
+    code: str | None = None
+
+
+class FleetView(Message):
+    """The answer of the FleetWorkflow's `fleet` query."""
+
+    registry: str
+    applied_sha: str | None
+    generation: int
+    devices: dict[str, DeviceRecord]
+    slots: tuple[Slot, ...]
+    plan: Plan | None
+    """The plan of the applied commit."""
+
+
+class WatchRequest(Message):
+    registry: str
+    seen_sha: str | None
+    poll_interval: timedelta

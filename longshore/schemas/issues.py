@@ -1,0 +1,34 @@
+"""One finding of the registry's validation, as an operator reads it (PRD §5.1)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+from longshore.schemas.failures import FAILURES
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Issue(Message):
+    code: str
+    severity: Severity = Severity.ERROR
+    file: str
+    """Path in the registry; for a card `<repository>@<ref>:<path>`."""
+    place: str = ""
+    """Where in the document: `deployment_config.replicas`, `` for the whole file."""
+    line: int | None = None
+    """1-based line in `file`."""
+    message: str
+
+    @property
+    def remedy(self) -> str:
+        return FAILURES[self.code].remedy
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        at = f" ({self.place})" if self.place else ""
+        return f"{where}{at}: {self.code}: {self.message}"

@@ -1,0 +1,50 @@
+"""The worker configuration: one device, what it can hold and how it is labelled (PRD §3.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from longshore.schemas.base import Document
+from longshore.schemas.patterns import MEMORY, SEMVER, URI, WORKER_ID
+from longshore.schemas.quantities import parse_memory
+
+
+class Capacity(Document):
+    max_models: Annotated[int, Field(ge=1)]
+    max_memory: Annotated[str, Field(pattern=MEMORY)]
+    max_cpu: Annotated[float, Field(ge=0.1)]
+    max_gpu: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return parse_memory(self.max_memory)
+
+
+class Labels(Document):
+    """The three labels that the PRD names, and any others, all strings."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    pool: Literal["production", "staging", "development"]
+    region: str
+    zone: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        return self.model_dump(exclude_none=True)
+
+
+class EvictionPolicy(Document):
+    strategy: Literal["lru", "priority"] = "lru"
+    enable_auto_eviction: bool = True
+
+
+class WorkerConfig(Document):
+    worker_id: Annotated[str, Field(pattern=WORKER_ID)]
+    supported_schema_versions: Annotated[tuple[Annotated[str, Field(pattern=SEMVER)], ...], Field(min_length=1)]
+    broker_endpoint: Annotated[str, Field(pattern=URI)] | None = None
+    capacity: Capacity
+    labels: Labels
+    eviction_policy: EvictionPolicy = EvictionPolicy()
