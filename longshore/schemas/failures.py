@@ -44,7 +44,7 @@ FAILURES: dict[str, FailureKind] = {
         *_rows(
             Category.CONFIGURATION,
             retriable=False,
-            STRUCTURE_INVALID="Create the missing folder (a .gitkeep keeps it in git), or start from `longshore init registry`.",
+            STRUCTURE_INVALID="Create the missing folder (a .gitkeep keeps it), or start from `longshore init registry`.",
             YAML_INVALID="Mend the YAML at the place given.",
             YAML_DUPLICATE_KEY="Keep one of the two keys.",
             MANIFEST_INVALID="Mend the manifest: PRD §3.2 lists the fields.",
@@ -68,7 +68,7 @@ FAILURES: dict[str, FailureKind] = {
             CODE_PATH_INVALID="code.path must be a folder of the repository that holds the entrypoint.",
             ENTRYPOINT_INVALID="The entrypoint must offer load(artifacts, config) and its model predict(batch).",
             PROCESSING_INVALID="pre- and postprocessing must name functions f(value, config).",
-            NO_SAMPLE_INPUT="Add `examples` to interface.input_schema, so that the model can be tried before it serves.",
+            NO_SAMPLE_INPUT="Add `examples` to interface.input_schema: a model is tried before it serves.",
             STORAGE_UNSUPPORTED="Use a storage_type that this device supports.",
             AUTH_FAILED="Check the device's credentials for that store or repository.",
             WRONG_DEVICE="The command was meant for another device: check that worker ids are unique.",
@@ -80,7 +80,7 @@ FAILURES: dict[str, FailureKind] = {
             ARTIFACT_MISSING="Upload the artifact, or correct artifacts.model_path.",
             ARTIFACT_TOO_LARGE="The object is larger than artifacts.size_bytes says: correct one of them.",
             CHECKSUM_MISMATCH="Upload the artifact again, or correct artifacts.checksum.",
-            VALIDATION_FAILED="The model did not answer a sample input as its schemas promise: mend the model or the card.",
+            VALIDATION_FAILED="The model did not answer a sample as its schemas promise: mend the model or the card.",
         ),
         *_rows(
             Category.NETWORK,
