@@ -67,7 +67,7 @@ class CommandIntervals(Message):
 
 
 class CommandProgress(Message):
-    """The heartbeat details of a running command: which named step, and how far along (0–1) the whole is."""
+    """The heartbeat details of a running command: which named step, and how far along (0 to 1) the whole is."""
 
     step: str
     progress: float

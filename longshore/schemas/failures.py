@@ -44,7 +44,7 @@ FAILURES: dict[str, FailureKind] = {
         *_rows(
             Category.CONFIGURATION,
             retriable=False,
-            STRUCTURE_INVALID="Create the missing folder (a .gitkeep keeps it), or start from `longshore init registry`.",
+            STRUCTURE_INVALID="Create the folder (a .gitkeep keeps it), or start from `longshore init registry`.",
             YAML_INVALID="Mend the YAML at the place given.",
             YAML_DUPLICATE_KEY="Keep one of the two keys.",
             MANIFEST_INVALID="Mend the manifest: PRD §3.2 lists the fields.",
