@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
+import hmac
 import http.server
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
 import psutil
 from repositories import ModelRepository, Registry
 from temporalio.client import Client, WorkflowHandle
@@ -40,6 +44,8 @@ def free_port() -> int:
 
 
 T = TypeVar("T")
+
+WEBHOOK_SECRET = "a-secret-of-the-tests"
 
 
 async def eventually(probe: Callable[[], Awaitable[T | None]], what: str, timeout: float = 60.0) -> T:
@@ -137,7 +143,7 @@ class System:
         return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "LONGSHORE_WEBHOOK_SECRET": "a-secret-of-the-tests",
+            "LONGSHORE_WEBHOOK_SECRET": WEBHOOK_SECRET,
         }
 
     def process(self, name: str, *argv: str) -> Process:
@@ -237,6 +243,23 @@ class System:
         )  # fmt: skip
         document: dict[str, Any] = json.loads(done.stdout)
         return document
+
+    async def webhook(self) -> int:
+        """Post a signed push event, as GitHub would, and return the answer's status."""
+        body = json.dumps({"ref": "refs/heads/main", "repository": {"clone_url": self.registry.url}}).encode()
+        signature = hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+        async with httpx2.AsyncClient() as client:
+            answer = await client.post(
+                f"http://127.0.0.1:{self.webhook_port}/webhooks/git",
+                content=body,
+                headers={
+                    "content-type": "application/json",
+                    "x-github-event": "push",
+                    "x-github-delivery": secrets.token_hex(8),
+                    "x-hub-signature-256": f"sha256={signature}",
+                },
+            )
+        return answer.status_code
 
     def descendants(self) -> list[psutil.Process]:
         """Every process that belongs to this system: its folder stands in the command line."""
