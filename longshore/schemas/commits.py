@@ -5,13 +5,17 @@ from __future__ import annotations
 from enum import StrEnum
 
 from longshore.schemas.base import Message
+from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.issues import Issue
 from longshore.schemas.rollouts import RolloutAnswer
 
 
 class RegistryCommit(Message):
+    """Starts the RegistryCommitWorkflow of one commit."""
+
     registry: str
     sha: str
+    intervals: CommandIntervals = CommandIntervals()
 
 
 class ValidationResult(Message):
@@ -35,6 +39,8 @@ class CommitOutcome(StrEnum):
     APPLIED = "applied"
     PARTLY_APPLIED = "partly_applied"
     """Some deployment failed or found no place; the others run."""
+    SUPERSEDED = "superseded"
+    """Nothing failed, but a newer commit took over at least one deployment before this one was done with it."""
     REJECTED = "rejected"
     OUTDATED = "outdated"
     HISTORY_REWRITTEN = "history_rewritten"

@@ -123,6 +123,13 @@ class PresenceIntervals(Message):
     absent_wait: timedelta = timedelta(hours=1)
 
 
+class StartDevices(Message):
+    """See to it that each of these devices has its DeviceWorkflow."""
+
+    registry: str
+    workers: tuple[str, ...]
+
+
 class DeviceRecord(Message):
     """The compact record that the fleet keeps of a device: whether it is there, and which slots it fills."""
 

@@ -43,6 +43,8 @@ class PlanRequest(Message):
     request_id: str
     registry: str
     sha: str
+    workers: tuple[str, ...] = ()
+    """The devices that the commit configures: those never heard of are given a moment to report."""
 
 
 class PlanAnswer(Message):

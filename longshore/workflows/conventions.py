@@ -53,6 +53,17 @@ BROKER_RETRY = RetryPolicy(
 BROKER_HEARTBEAT_TIMEOUT = timedelta(seconds=30)
 BROKER_ACTIVITY_TIMEOUT = timedelta(seconds=60)
 VALIDATION_TIMEOUT = timedelta(minutes=10)
+
+# A git host may be down for hours (FAULTS 50): the commit waits for it. Past a day a person should look.
+BROKER_PATIENCE = timedelta(days=1)
+
+# The state is written for people, and the next commit writes it anew: it must not hold up this one's result for long.
+RECORD_PATIENCE = timedelta(hours=1)
+
+# Every activity has a close bound, also those that return only when there is something to say.
+WATCH_TIMEOUT = timedelta(days=1)
+PRESENCE_TIMEOUT = timedelta(days=1)
+
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=30)
 
 # 2 s instead of the default 10 s: a killed broker's workflows answer after 2.2 s instead of 10.9 s (measured).
@@ -61,4 +72,24 @@ STICKY_TIMEOUT = timedelta(seconds=2)
 # Fan-outs in windows: median start latency 55 ms instead of 2.2 s at 300 tasks of 4 KB (measured).
 FAN_OUT_WINDOW = 50
 
+# The next window of a fan-out starts when this one has ended or after this: an absent device holds nobody up.
+FAN_OUT_PAUSE = timedelta(seconds=5)
+
+# A command that no device picks up is issued again, each time with twice the patience, up to this.
+LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
+
+# Update ids are forgotten at continue-as-new, so the ledger carries its answers (bytes of JSON: half of Temporal's 2 MB).
 ANSWERS_KEPT = 200
+ANSWERS_KEPT_BYTES = 1_000_000
+
+# What a defect raises. It fails the run at once; otherwise Temporal repeats the workflow task for ever, unseen. A
+# NondeterminismError is not among them: a bad release must block the entities until it is mended, not end them.
+DEFECTS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    TypeError,
+    ValueError,
+)
