@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from longshore.schemas.base import Document
+from longshore.schemas.base import Document, Integer, Omittable
 from longshore.schemas.patterns import (
     DATE_TIME,
     DEPENDENCY,
@@ -28,7 +28,7 @@ class Metadata(Document):
     description: Annotated[str, Field(min_length=10)]
     owner: Annotated[str, Field(pattern=EMAIL)]
     tags: tuple[str, ...] = ()
-    created_at: Annotated[str, Field(pattern=DATE_TIME)] | None = None
+    created_at: Omittable[Annotated[str, Field(pattern=DATE_TIME)]] = None
 
 
 class Runtime(Document):
@@ -42,17 +42,17 @@ class Runtime(Document):
 class Artifacts(Document):
     storage_type: Literal["s3", "gcs", "azure_blob", "http"]
     model_path: str
-    config_path: str | None = None
-    checksum: Annotated[str, Field(pattern=SHA256)] | None = None
+    config_path: Omittable[str] = None
+    checksum: Omittable[Annotated[str, Field(pattern=SHA256)]] = None
     """SHA-256 of the object at `model_path`, in lower-case hex."""
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Omittable[Annotated[Integer, Field(ge=0)]] = None
 
 
 class Code(Document):
     repository: Annotated[str, Field(pattern=URI)]
     path: str
     ref: Annotated[str, Field(pattern=GIT_REF)]
-    entrypoint: Annotated[str, Field(pattern=MODULE)] | None = None
+    entrypoint: Omittable[Annotated[str, Field(pattern=MODULE)]] = None
 
 
 class Processing(Document):
@@ -66,16 +66,20 @@ class Processing(Document):
 class Interface(Document):
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch_size: Annotated[Integer, Field(ge=1, le=1024)] = 1
 
 
 class Resources(Document):
-    """What one replica needs. The PRD leaves the block optional; without it a replica counts as a small one."""
+    """What one replica needs."""
 
-    cpu: Annotated[float, Field(ge=0.1)] = 0.1
-    memory: Annotated[str, Field(pattern=MEMORY)] = "256Mi"
-    gpu: Annotated[int, Field(ge=0)] = 0
-    gpu_type: Literal["T4", "V100", "A100", "H100"] | None = None
+    cpu: Annotated[float, Field(ge=0.1)]
+    memory: Annotated[str, Field(pattern=MEMORY)]
+    gpu: Annotated[Integer, Field(ge=0)] = 0
+    gpu_type: Omittable[Literal["T4", "V100", "A100", "H100"]] = None
+
+
+SMALL = Resources(cpu=0.1, memory="256Mi")
+"""What a card without `resources` counts as: the PRD leaves the block optional, and a replica needs something."""
 
 
 class ModelCard(Document):
@@ -87,4 +91,4 @@ class ModelCard(Document):
     preprocessing: Processing
     postprocessing: Processing
     interface: Interface
-    resources: Resources = Resources()
+    resources: Resources = SMALL

@@ -6,29 +6,30 @@ from typing import Annotated
 
 from pydantic import Field
 
-from longshore.schemas.base import Document, Message
+from longshore.schemas.base import Document, Integer, Message, Omittable
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.patterns import DATE_TIME, EMAIL, GIT_REF, NAME, REGION, URI
+from longshore.schemas.workers import WorkerConfig
 
 
 class ModelCardRef(Document):
     repository: Annotated[str, Field(pattern=URI)]
-    path: str = "model-card.yaml"
+    path: str
     ref: Annotated[str, Field(pattern=GIT_REF)]
 
 
 class DeploymentConfig(Document):
     region: Annotated[str, Field(pattern=REGION)]
-    replicas: Annotated[int, Field(ge=0)]
-    priority: Annotated[int, Field(ge=1, le=100)]
+    replicas: Annotated[Integer, Field(ge=0)]
+    priority: Annotated[Integer, Field(ge=1, le=100)]
     worker_selector: dict[str, str] = {}
-    endpoint: Annotated[str, Field(pattern=URI)] | None = None
+    endpoint: Omittable[Annotated[str, Field(pattern=URI)]] = None
 
 
 class DeploymentMetadata(Document):
-    owner: Annotated[str, Field(pattern=EMAIL)] | None = None
-    deployed_at: Annotated[str, Field(pattern=DATE_TIME)] | None = None
-    deployed_by: Annotated[str, Field(pattern=EMAIL)] | None = None
+    owner: Omittable[Annotated[str, Field(pattern=EMAIL)]] = None
+    deployed_at: Omittable[Annotated[str, Field(pattern=DATE_TIME)]] = None
+    deployed_by: Omittable[Annotated[str, Field(pattern=EMAIL)]] = None
 
 
 class DeploymentManifest(Document):
@@ -42,6 +43,17 @@ class DeploymentManifest(Document):
     def wanted_replicas(self) -> int:
         """How many replicas should run: none where the deployment is disabled (PRD §5.2 DISABLE)."""
         return self.deployment_config.replicas if self.enabled else 0
+
+
+def selects(manifest: DeploymentManifest, worker: WorkerConfig) -> bool:
+    """Tell whether `worker` may run `manifest`: it has every label of the selector (PRD §5.3 phase 1).
+
+    `deployment_config.region` counts as one more label: a model wanted in one region never lands in another.
+    """
+    config = manifest.deployment_config
+    labels = worker.labels.as_dict()
+    wanted = [("region", config.region), *config.worker_selector.items()]
+    return all(labels.get(name) == value for name, value in wanted)
 
 
 class DeploymentSpec(Message):

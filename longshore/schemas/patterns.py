@@ -24,6 +24,7 @@ DEPENDENCY = (
 )
 
 MODULE = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
-URI = r"^[a-z][a-z0-9+.-]*:[^\s]+$"
-EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+# Visible ASCII only: what white space is differs between the three engines.
+URI = r"^[a-z][a-z0-9+.-]*:[!-~]+$"
+EMAIL = r"^[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+$"
 DATE_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$"

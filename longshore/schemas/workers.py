@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from longshore.schemas.base import Document
+from longshore.schemas.base import Document, Integer, Omittable
 from longshore.schemas.patterns import MEMORY, SEMVER, URI, WORKER_ID
 from longshore.schemas.quantities import parse_memory
 
 
 class Capacity(Document):
-    max_models: Annotated[int, Field(ge=1)]
+    max_models: Annotated[Integer, Field(ge=1)]
     max_memory: Annotated[str, Field(pattern=MEMORY)]
     max_cpu: Annotated[float, Field(ge=0.1)]
-    max_gpu: Annotated[int, Field(ge=0)] = 0
+    max_gpu: Annotated[Integer, Field(ge=0)] = 0
 
     @property
     def memory_bytes(self) -> int:
@@ -30,7 +30,7 @@ class Labels(Document):
 
     pool: Literal["production", "staging", "development"]
     region: str
-    zone: str | None = None
+    zone: Omittable[str] = None
 
     def as_dict(self) -> dict[str, str]:
         return self.model_dump(exclude_none=True)
@@ -44,7 +44,7 @@ class EvictionPolicy(Document):
 class WorkerConfig(Document):
     worker_id: Annotated[str, Field(pattern=WORKER_ID)]
     supported_schema_versions: Annotated[tuple[Annotated[str, Field(pattern=SEMVER)], ...], Field(min_length=1)]
-    broker_endpoint: Annotated[str, Field(pattern=URI)] | None = None
+    broker_endpoint: Omittable[Annotated[str, Field(pattern=URI)]] = None
     capacity: Capacity
     labels: Labels
     eviction_policy: EvictionPolicy = EvictionPolicy()
