@@ -25,11 +25,16 @@ class Slot(Message):
     """LOADING/RELOADING/UNLOADING from the plan until the device has answered, then READY or FAILED."""
     previous_version: str | None = None
     previous_digest: str | None = None
-    """What still runs there while a RELOAD is under way, or after one has failed."""
+    """What still runs there while a RELOAD is under way."""
     previous_demand: Demand | None = None
     """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
     code: str | None = None
     """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
+
+    @property
+    def reserved(self) -> Demand:
+        """All that this slot takes of its device."""
+        return self.demand + (self.previous_demand or Demand())
 
 
 class PlanOutcome(StrEnum):

@@ -1,7 +1,16 @@
 """How the ledger of slots moves: reserved by a plan, settled by what devices answer.
 
 These are decisions, yet they live here and not in `planning`: the FleetWorkflow applies them between its signals,
-and workflows may import nothing of planning. Both functions are pure, and running them again changes nothing.
+and workflows may import nothing of planning. The functions are pure, and running them again changes nothing.
+
+A slot reserves what may be on its device in the worst case, until the device has answered:
+
+    LOAD    of a new slot                       the new version
+            over a LOAD that has not ended      the newer version: the device cancels the older LOAD
+            over an UNLOAD that has not ended   the new version, and all that is being unloaded
+    RELOAD  of a READY slot                     the new version and the one that serves
+            over a RELOAD that has not ended    the new version, and the larger of the two before it
+    UNLOAD                                      what was reserved, until it is confirmed
 """
 
 from __future__ import annotations
@@ -9,7 +18,7 @@ from __future__ import annotations
 from longshore.schemas.commands import Action
 from longshore.schemas.fleet import Slot, SlotSettled
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.plans import Demand, DeploymentPlan, Plan, PlannedCommand
 
 Key = tuple[str, str]
 """deployment id, worker id: a device holds a deployment at most once."""
@@ -21,22 +30,45 @@ def reserve(slots: tuple[Slot, ...], plan: Plan) -> tuple[Slot, ...]:
     A slot on a device that the plan no longer knows is freed: the device has left git, and no command can reach it.
     """
     configured = set(plan.workers)
-    ledger = {_key(slot): slot for slot in slots if slot.worker_id in configured}
+    ledger = {key_of(slot): slot for slot in slots if slot.worker_id in configured}
     for deployment in plan.deployments:
         for command in deployment.commands:
             key = (deployment.deployment_id, command.worker_id)
-            ledger[key] = _reserved(ledger.get(key), deployment, command)
+            ledger[key] = reserved(ledger.get(key), deployment, command)
     return _ordered(ledger)
+
+
+def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedCommand) -> Slot:
+    """Return what `command` makes of `slot` (None: nothing there) until the device has answered."""
+    if command.action is Action.UNLOAD:
+        if slot is None:
+            raise ValueError(f"{command.worker_id} holds no {deployment.deployment_id} that could be unloaded")
+        return slot.model_copy(update={"generation": deployment.generation, "state": ModelState.UNLOADING})
+    if deployment.version is None or deployment.digest is None:
+        raise ValueError(f"the plan of {deployment.deployment_id} names no version to {command.action}")
+    return Slot(
+        deployment_id=deployment.deployment_id,
+        worker_id=command.worker_id,
+        generation=deployment.generation,
+        version=deployment.version,
+        digest=deployment.digest,
+        priority=deployment.priority,
+        demand=deployment.demand,
+        state=ModelState.RELOADING if command.action is Action.RELOAD else ModelState.LOADING,
+        previous_version=command.previous_version,
+        previous_digest=command.previous_digest,
+        previous_demand=_still_there(slot),
+    )
 
 
 def settle(slots: tuple[Slot, ...], event: SlotSettled) -> tuple[Slot, ...]:
     """Return the slots after one command has ended. What is older than the slot's own generation changes nothing.
 
-    READY ends a RELOAD: the old version's reservation is freed. READY with the old digest is a RELOAD that failed:
-    the old version serves, and its reservation becomes the slot's own. IDLE frees the slot.
+    IDLE frees the slot. READY or FAILED frees what was reserved beside it. READY after a RELOAD that failed (it says
+    the previous digest, or a failure code and no digest) makes the slot the old version's again: that one serves.
     """
     key = (event.deployment_id, event.worker_id)
-    ledger = {_key(slot): slot for slot in slots}
+    ledger = {key_of(slot): slot for slot in slots}
     slot = ledger.get(key)
     if slot is None or event.generation < slot.generation:
         return slots
@@ -47,44 +79,41 @@ def settle(slots: tuple[Slot, ...], event: SlotSettled) -> tuple[Slot, ...]:
     return _ordered(ledger)
 
 
-def _reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedCommand) -> Slot:
-    if command.action is Action.UNLOAD:
-        if slot is None:
-            raise ValueError(f"{command.worker_id} holds no {deployment.deployment_id} that could be unloaded")
-        return slot.model_copy(update={"generation": deployment.generation, "state": ModelState.UNLOADING})
-    if deployment.version is None or deployment.digest is None:
-        raise ValueError(f"the plan of {deployment.deployment_id} names no version to {command.action}")
-    running = slot if command.action is Action.RELOAD else None
-    return Slot(
-        deployment_id=deployment.deployment_id,
-        worker_id=command.worker_id,
-        generation=deployment.generation,
-        version=deployment.version,
-        digest=deployment.digest,
-        priority=deployment.priority,
-        demand=deployment.demand,
-        state=ModelState.RELOADING if running else ModelState.LOADING,
-        previous_version=command.previous_version,
-        previous_digest=command.previous_digest,
-        previous_demand=(running.previous_demand or running.demand) if running else None,
-    )
+def key_of(slot: Slot) -> Key:
+    return (slot.deployment_id, slot.worker_id)
 
 
 def _settled(slot: Slot, event: SlotSettled) -> Slot:
-    outcome = {"generation": event.generation, "state": event.state, "code": event.code}
-    nothing_before = {"previous_version": None, "previous_digest": None, "previous_demand": None}
-    if event.state is ModelState.READY and event.digest is not None and event.digest == slot.previous_digest:
-        kept = {
-            "version": slot.previous_version,
-            "digest": slot.previous_digest,
-            "demand": slot.previous_demand or slot.demand,
-        }
-        return slot.model_copy(update={**outcome, **kept, **nothing_before})
-    return slot.model_copy(update={**outcome, **nothing_before})
+    ended = {
+        "generation": event.generation,
+        "state": event.state,
+        "code": event.code,
+        "previous_version": None,
+        "previous_digest": None,
+        "previous_demand": None,
+    }
+    says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
+    if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
+        old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": slot.previous_demand}
+        return slot.model_copy(update=ended | old)
+    return slot.model_copy(update=ended)
 
 
-def _key(slot: Slot) -> Key:
-    return (slot.deployment_id, slot.worker_id)
+def _still_there(slot: Slot | None) -> Demand | None:
+    """Return what may still be held beside the version that comes next."""
+    if slot is None:
+        return None
+    match slot.state:
+        case ModelState.READY:
+            return slot.demand
+        case ModelState.RELOADING:
+            return slot.demand.at_least(slot.previous_demand or Demand())
+        case ModelState.UNLOADING:
+            return slot.reserved
+        case ModelState.LOADING:
+            return slot.previous_demand
+        case _:
+            return None
 
 
 def _ordered(ledger: dict[Key, Slot]) -> tuple[Slot, ...]:

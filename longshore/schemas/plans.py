@@ -36,6 +36,10 @@ class Demand(Message):
     def __add__(self, other: Demand) -> Demand:
         return Demand(memory=self.memory + other.memory, cpu=self.cpu + other.cpu, gpu=self.gpu + other.gpu)
 
+    def at_least(self, other: Demand) -> Demand:
+        """Return the larger of both, resource by resource."""
+        return Demand(memory=max(self.memory, other.memory), cpu=max(self.cpu, other.cpu), gpu=max(self.gpu, other.gpu))
+
     def __str__(self) -> str:
         gpu = f", {self.gpu} GPU" if self.gpu else ""
         return f"{format_memory(self.memory)} memory, {self.cpu:g} CPU{gpu}"
