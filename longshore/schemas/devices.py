@@ -74,6 +74,35 @@ class DeviceCapacity(Message):
     loaded_models: int
 
 
+class HostUsage(Message):
+    """What the whole machine is using, ours and others' (PRD §6.4). CPU is in cores, averaged over the time named."""
+
+    memory_total: int
+    memory_used: int
+    cpu_now: float
+    cpu_1m: float
+    cpu_5m: float
+
+
+class BreakerState(StrEnum):
+    """PRD §8.3."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class BreakerReport(Message):
+    """One circuit breaker in a report (PRD §8.3 "Circuit Breaker Metrics"). The times are None while it is closed."""
+
+    name: str
+    state: BreakerState
+    failures: int
+    """Retriable failures running."""
+    opened_at: datetime | None = None
+    next_try: datetime | None = None
+
+
 class DeviceReport(Message):
     """PRD §6.3, first table. `sequence` counts up within one `boot_id`."""
 
@@ -89,6 +118,8 @@ class DeviceReport(Message):
     """`host:port` of the local Envoy's listener."""
     pythons: tuple[str, ...] = ()
     """The interpreters (`3.11`) that the device has really started."""
+    usage: HostUsage | None = None
+    breakers: tuple[BreakerReport, ...] = ()
 
     @property
     def digest(self) -> str:
