@@ -25,6 +25,9 @@ PIPE_GRACE_SECONDS = 1.0
 TAIL_CHARACTERS = 64 * 1024
 _READ_BYTES = 64 * 1024
 
+# How a device's operator says which way is out.
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _Result = TypeVar("_Result")
 _Arguments = TypeVarTuple("_Arguments")
