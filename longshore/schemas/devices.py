@@ -178,7 +178,9 @@ class DeviceInput(Message):
     worker_id: str
     registry: str
     intervals: PresenceIntervals = PresenceIntervals()
+    health: Health = Health.UNKNOWN
     record: DeviceRecord | None = None
+    """What the fleet was told last."""
     report: DeviceReport | None = None
     last_evidence: datetime | None = None
 

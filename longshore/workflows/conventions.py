@@ -78,7 +78,7 @@ FAN_OUT_PAUSE = timedelta(seconds=5)
 # A command that no device picks up is issued again, each time with twice the patience, up to this.
 LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 
-# Update ids are forgotten at continue-as-new, so the ledger carries its answers (bytes of JSON: half of Temporal's 2 MB).
+# Update ids are forgotten at continue-as-new, so the ledger carries its answers: at most half of Temporal's 2 MB.
 ANSWERS_KEPT = 200
 ANSWERS_KEPT_BYTES = 1_000_000
 

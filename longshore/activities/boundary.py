@@ -1,0 +1,61 @@
+"""What every door does: our failures become Temporal's, results fit into Temporal, long work is seen to be alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from longshore.schemas.base import Message
+from longshore.schemas.failures import LongshoreError
+
+# Temporal refuses payloads of 2 MiB, and its gRPC messages hold 4 MiB; the rest is headroom for what wraps ours.
+MAX_PAYLOAD = 1_500_000
+
+# A third of the broker activities' heartbeat time-out: two beats may be lost.
+BEAT_SECONDS = 10.0
+
+Result = TypeVar("Result", bound=Message)
+
+
+@contextmanager
+def our_failures_as_temporals() -> Iterator[None]:
+    """Turn a LongshoreError into an ApplicationError of its code, retriable as the failure table says."""
+    try:
+        yield
+    except LongshoreError as error:
+        raise ApplicationError(
+            str(error),
+            error.failure.model_dump(mode="json"),
+            type=error.code,
+            non_retryable=not error.failure.kind.retriable,
+        ) from error
+
+
+@asynccontextmanager
+async def beating(*details: object) -> AsyncIterator[None]:
+    """Heartbeat while the body runs, so that another broker takes over soon after this one is killed."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(*details)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    task = asyncio.create_task(beat(), name="heartbeat")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def fitting(result: Result) -> Result:
+    """Return `result` where Temporal can carry it. Raises LongshoreError PAYLOAD_TOO_LARGE."""
+    size = len(result.model_dump_json())
+    if size > MAX_PAYLOAD:
+        what = type(result).__name__
+        raise LongshoreError("PAYLOAD_TOO_LARGE", f"{what} has {size:,} bytes, the limit is {MAX_PAYLOAD:,}")
+    return result

@@ -1,0 +1,181 @@
+"""One registry commit, from the push to the result that an operator opens first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from longshore.activities.commits import CommitActivities
+from longshore.activities.rollouts import RolloutActivities
+from longshore.schemas.commits import (
+    CommitOutcome,
+    CommitResult,
+    RecordRequest,
+    RegistryCommit,
+    ValidationResult,
+)
+from longshore.schemas.devices import StartDevices
+from longshore.schemas.fleet import PlanAnswer, PlanOutcome, PlanRequest
+from longshore.schemas.plans import Plan
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
+from longshore.workflows import conventions, stories
+from longshore.workflows.outcomes import failure_of
+
+
+@workflow.defn(failure_exception_types=conventions.DEFECTS)
+class RegistryCommitWorkflow:
+    @workflow.init
+    def __init__(self, commit: RegistryCommit) -> None:
+        self._commit = commit
+        self._validation: ValidationResult | None = None
+        self._plan: Plan | None = None
+        self._answers: dict[str, RolloutAnswer] = {}
+        self._step = "Validating"
+
+    @workflow.run
+    async def run(self, commit: RegistryCommit) -> CommitResult:
+        workflow.upsert_search_attributes([conventions.COMMIT.value_set(commit.sha)])
+        result = await self._carry_out(commit)
+        result = await self._record(result)
+        workflow.upsert_search_attributes([conventions.OUTCOME.value_set(result.outcome)])
+        self._tell(result.summary)
+        return result
+
+    @workflow.signal
+    def answer(self, answer: RolloutAnswer) -> None:
+        """Keep a deployment's answer, whenever it arrives; the first one counts."""
+        self._answers.setdefault(answer.deployment_id, answer)
+        self._tell(self._step)
+
+    async def _carry_out(self, commit: RegistryCommit) -> CommitResult:
+        self._tell("Validating: structure, manifests, references, model cards, compatibility, workers")
+        validation = self._validation = await self._validate(commit)
+        if not validation.accepted:
+            errors = len(validation.issues) + validation.truncated
+            return self._result(CommitOutcome.REJECTED, f"rejected: {errors} findings, nothing that runs has changed")
+        self._tell("Asking the fleet for a plan")
+        await self._start_devices(validation.workers)
+        answer = await self._ask_fleet(validation.workers)
+        if answer.plan is None:
+            return self._result(*_unplanned(answer))
+        self._plan = answer.plan
+        self._tell("Rolling out")
+        await self._start_rollouts(answer.plan)
+        wanted = [deployment.deployment_id for deployment in answer.plan.deployments]
+        await workflow.wait_condition(lambda: all(deployment_id in self._answers for deployment_id in wanted))
+        answers = tuple(self._answers[deployment_id] for deployment_id in wanted)
+        outcome = _outcome(answers)
+        return self._result(outcome, stories.commit_summary(outcome, answers), answers)
+
+    async def _validate(self, commit: RegistryCommit) -> ValidationResult:
+        return await workflow.execute_activity_method(
+            CommitActivities.validate_commit,
+            commit,
+            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+            schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            retry_policy=conventions.BROKER_RETRY,
+            summary=f"validate {stories.short(commit.sha)}",
+        )
+
+    async def _start_devices(self, workers: tuple[str, ...]) -> None:
+        await workflow.execute_activity_method(
+            CommitActivities.start_devices,
+            StartDevices(registry=self._commit.registry, workers=workers),
+            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+            schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            retry_policy=conventions.BROKER_RETRY,
+            summary=f"{len(workers)} devices: {', '.join(workers)}"[:200],
+        )
+
+    async def _ask_fleet(self, workers: tuple[str, ...]) -> PlanAnswer:
+        # The run id: an activity that is tried again asks the same question, a run that is started again a new one.
+        request = PlanRequest(
+            request_id=workflow.info().run_id, registry=self._commit.registry, sha=self._commit.sha, workers=workers
+        )
+        return await workflow.execute_activity_method(
+            CommitActivities.ask_fleet_for_plan,
+            request,
+            start_to_close_timeout=conventions.BROKER_PATIENCE,
+            schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            retry_policy=conventions.BROKER_RETRY,
+            summary=f"what does {stories.short(self._commit.sha)} change?",
+        )
+
+    async def _start_rollouts(self, plan: Plan) -> None:
+        for targets in self._windows_of_targets(plan):
+            await workflow.execute_activity_method(
+                RolloutActivities.start_rollouts,
+                StartRollouts(targets=targets),
+                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+                schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=stories.plan_words(plan)[:200],
+            )
+
+    def _windows_of_targets(self, plan: Plan) -> Iterator[tuple[RolloutTarget, ...]]:
+        targets = tuple(
+            RolloutTarget(
+                registry=self._commit.registry,
+                sha=self._commit.sha,
+                plan=deployment,
+                reply_to=workflow.info().workflow_id,
+                intervals=self._commit.intervals,
+            )
+            for deployment in plan.deployments
+        )
+        for first in range(0, len(targets), conventions.FAN_OUT_WINDOW):
+            yield targets[first : first + conventions.FAN_OUT_WINDOW]
+
+    async def _record(self, result: CommitResult) -> CommitResult:
+        """Write the result to git. It stands without: whoever looks here learns why git does not have it."""
+        if result.outcome is CommitOutcome.OUTDATED:
+            return result
+        self._tell(f"Recording: {result.summary}")
+        try:
+            await workflow.execute_activity_method(
+                CommitActivities.record_result,
+                RecordRequest(registry=self._commit.registry, result=result),
+                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+                schedule_to_close_timeout=conventions.RECORD_PATIENCE,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=result.summary[:200],
+            )
+        except ActivityError as error:
+            failure = failure_of(error)
+            note = f"{result.summary}; not written to git: {failure.code}: {failure.message}"
+            return result.model_copy(update={"summary": note})
+        return result
+
+    def _result(self, outcome: CommitOutcome, summary: str, answers: tuple[RolloutAnswer, ...] = ()) -> CommitResult:
+        issues = self._validation.issues if self._validation else ()
+        return CommitResult(sha=self._commit.sha, outcome=outcome, summary=summary, issues=issues, answers=answers)
+
+    def _tell(self, step: str) -> None:
+        self._step = step
+        workflow.set_current_details(stories.commit_story(step, self._validation, self._plan, self._answers))
+
+
+def _unplanned(answer: PlanAnswer) -> tuple[CommitOutcome, str]:
+    applied = stories.short(answer.applied_sha)
+    if answer.outcome is PlanOutcome.OUTDATED:
+        return CommitOutcome.OUTDATED, f"outdated: the newer commit {applied} is applied already"
+    return (
+        CommitOutcome.HISTORY_REWRITTEN,
+        f"history rewritten: this commit does not descend from {applied}, which runs; nothing has changed",
+    )
+
+
+def _outcome(answers: tuple[RolloutAnswer, ...]) -> CommitOutcome:
+    outcomes = [answer.outcome for answer in answers]
+    if RolloutOutcome.FAILED in outcomes or RolloutOutcome.INCOMPLETE in outcomes:
+        return CommitOutcome.PARTLY_APPLIED
+    if RolloutOutcome.SUPERSEDED in outcomes:
+        return CommitOutcome.SUPERSEDED
+    return CommitOutcome.APPLIED

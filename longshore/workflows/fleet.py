@@ -1,0 +1,234 @@
+"""The ledger of one registry: which commit is applied, which device holds what, and who asked for it.
+
+Plans are made one at a time, against the ledger as it then stands, so that no plan is stale (DESIGN §3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from longshore.activities.boundary import fitting
+from longshore.activities.fleet import FleetActivities
+from longshore.schemas.devices import DeviceRecord
+from longshore.schemas.failures import Failure, LongshoreError
+from longshore.schemas.fleet import (
+    FleetInput,
+    FleetView,
+    PlanAnswer,
+    PlanningInput,
+    PlanRequest,
+    SlotSettled,
+    WatchRequest,
+)
+from longshore.schemas.ledger import reserve, settle
+from longshore.workflows import conventions, stories
+from longshore.workflows.outcomes import failure_of
+
+
+@workflow.defn(failure_exception_types=conventions.DEFECTS)
+class FleetWorkflow:
+    @workflow.init
+    def __init__(self, start: FleetInput) -> None:
+        self._registry = start.registry
+        self._settings = start.settings
+        self._applied = start.applied_sha
+        self._generation = start.generation
+        self._watched = start.watched_sha
+        self._devices = dict(start.devices)
+        self._slots = start.slots
+        self._answers = {answer.request_id: answer for answer in start.answers}
+        self._queue: deque[PlanRequest] = deque()
+        self._waiting: dict[str, asyncio.Future[PlanAnswer]] = {}
+        self._planning = False
+        self._settled_meanwhile: list[SlotSettled] = []
+
+    @workflow.run
+    async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
+        watch = asyncio.create_task(self._watch())
+        while not self._is_due_and_drained():
+            self._tell_story()
+            await workflow.wait_condition(lambda: bool(self._queue) or watch.done() or self._is_due_and_drained())
+            if watch.done():
+                watch.result()  # it never returns: this raises the defect that ended it
+            if self._queue:
+                await self._answer(self._queue.popleft())
+        # The old run's watch ends at its next heartbeat; until then it can only start a commit that starts once.
+        workflow.continue_as_new(self._carried_over())
+
+    @workflow.update
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """Return what the commit changes; the same request gets the same answer, also across continue-as-new."""
+        if recorded := self._recorded(request):
+            return recorded
+        if request.request_id not in self._waiting:
+            self._waiting[request.request_id] = asyncio.Future()
+            self._queue.append(request)
+        return await self._waiting[request.request_id]
+
+    @plan.validator
+    def refuse_foreign_requests(self, request: PlanRequest) -> None:
+        if request.registry != self._registry:
+            raise ValueError(f"this is the fleet of {self._registry!r}, not of {request.registry!r}")
+        if not request.sha or not request.request_id:
+            raise ValueError("a plan request names a commit and its own id")
+
+    @workflow.signal
+    def device_changed(self, record: DeviceRecord) -> None:
+        self._devices[record.worker_id] = record
+        self._tell_story()
+
+    @workflow.signal
+    def slot_settled(self, event: SlotSettled) -> None:
+        """Keep the ledger. A plan under way has seen it as it was, so what settles meanwhile waits for the plan."""
+        self._settled_meanwhile.append(event)
+        if not self._planning:
+            self._apply_settled()
+
+    @workflow.query
+    def fleet(self) -> FleetView:
+        applied = self._applied_answer()
+        return FleetView(
+            registry=self._registry,
+            applied_sha=self._applied,
+            generation=self._generation,
+            devices=self._devices,
+            slots=self._slots,
+            plan=applied.plan if applied else None,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                self._watched = await workflow.execute_activity_method(
+                    FleetActivities.watch_registry,
+                    WatchRequest(
+                        registry=self._registry,
+                        seen_sha=self._watched,
+                        poll_interval=self._settings.poll_interval,
+                    ),
+                    start_to_close_timeout=conventions.WATCH_TIMEOUT,
+                    heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                    retry_policy=conventions.BROKER_RETRY,
+                    summary=f"waiting for a commit after {stories.short(self._watched)}",
+                )
+            except ActivityError as error:
+                workflow.logger.error("The watch on the registry ended: %s", failure_of(error).message)
+                await workflow.sleep(self._settings.poll_interval)
+
+    async def _answer(self, request: PlanRequest) -> None:
+        waiting = self._waiting.pop(request.request_id)
+        self._planning = True
+        try:
+            answer = self._recorded(request) or await self._plan(request)
+        except LongshoreError as error:
+            waiting.set_exception(_refusal(error.failure, retriable=False))
+        except ActivityError as error:
+            failure = failure_of(error)
+            waiting.set_exception(_refusal(failure, retriable=failure.kind.retriable))
+        else:
+            self._answers[request.request_id] = answer
+            while len(self._answers) > conventions.ANSWERS_KEPT:
+                del self._answers[next(iter(self._answers))]
+            waiting.set_result(answer)
+        finally:
+            self._planning = False
+            self._apply_settled()
+
+    async def _plan(self, request: PlanRequest) -> PlanAnswer:
+        await self._hear_new_devices(request.workers)
+        answer = await workflow.execute_activity_method(
+            FleetActivities.plan_commit,
+            fitting(
+                PlanningInput(
+                    request=request,
+                    applied_sha=self._applied,
+                    generation=self._generation,
+                    devices=self._devices,
+                    slots=self._slots,
+                )
+            ),
+            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+            schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            retry_policy=conventions.BROKER_RETRY,
+            summary=f"plan {stories.short(request.sha)} on top of {stories.short(self._applied)}",
+        )
+        if answer.plan is not None:
+            self._slots = reserve(self._slots, answer.plan)
+            self._generation = answer.plan.generation
+            self._applied = answer.sha
+            workflow.upsert_search_attributes([conventions.COMMIT.value_set(answer.sha)])
+        return answer
+
+    async def _hear_new_devices(self, workers: tuple[str, ...]) -> None:
+        """Give devices that the ledger has never met a moment to say what they hold, once."""
+        new = [worker_id for worker_id in workers if worker_id not in self._devices]
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: all(worker_id in self._devices for worker_id in new),
+                timeout=self._settings.first_report_grace,
+            )
+        for worker_id in new:
+            self._devices.setdefault(worker_id, DeviceRecord(worker_id=worker_id))
+
+    def _recorded(self, request: PlanRequest) -> PlanAnswer | None:
+        answer = self._answers.get(request.request_id)
+        if answer is None and request.sha == self._applied:
+            answer = self._applied_answer()
+        return answer and answer.model_copy(update={"request_id": request.request_id})
+
+    def _applied_answer(self) -> PlanAnswer | None:
+        planned = (a for a in reversed(self._answers.values()) if a.plan is not None and a.sha == self._applied)
+        return next(planned, None)
+
+    def _apply_settled(self) -> None:
+        for event in self._settled_meanwhile:
+            self._slots = settle(self._slots, event)
+        self._settled_meanwhile.clear()
+        self._tell_story()
+
+    def _is_due_and_drained(self) -> bool:
+        due = workflow.info().is_continue_as_new_suggested()
+        return due and not self._queue and workflow.all_handlers_finished()
+
+    def _carried_over(self) -> FleetInput:
+        return FleetInput(
+            registry=self._registry,
+            settings=self._settings,
+            applied_sha=self._applied,
+            generation=self._generation,
+            watched_sha=self._watched,
+            devices=self._devices,
+            slots=self._slots,
+            answers=_newest_within(tuple(self._answers.values()), conventions.ANSWERS_KEPT_BYTES),
+        )
+
+    def _tell_story(self) -> None:
+        waiting = len(self._queue) + self._planning
+        story = stories.fleet_story(self._applied, self._generation, self._devices, self._slots, waiting)
+        workflow.set_current_details(story)
+
+
+def _refusal(failure: Failure, *, retriable: bool) -> ApplicationError:
+    return ApplicationError(
+        f"{failure.code}: {failure.message}",
+        failure.model_dump(mode="json"),
+        type=failure.code,
+        non_retryable=not retriable,
+    )
+
+
+def _newest_within(answers: tuple[PlanAnswer, ...], limit: int) -> tuple[PlanAnswer, ...]:
+    """Return the newest answers, oldest first, whose JSON together stays within `limit` bytes."""
+    kept: list[PlanAnswer] = []
+    for answer in reversed(answers):
+        limit -= len(answer.model_dump_json())
+        if limit < 0:
+            break
+        kept.append(answer)
+    return tuple(reversed(kept))

@@ -1,0 +1,38 @@
+"""What an ended activity means: pure readings of Temporal's failures, shared by the workflows."""
+
+from __future__ import annotations
+
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType  # noqa: A004 (Temporal's)
+
+from longshore.schemas.commands import Action
+from longshore.schemas.failures import FAILURES, Failure
+
+
+def nobody_picked_it_up(error: ActivityError) -> bool:
+    """Return whether the task waited in its queue for the whole of its schedule-to-start time-out."""
+    return isinstance(error.cause, TimeoutError) and error.cause.type is TimeoutType.SCHEDULE_TO_START
+
+
+def failure_of(error: ActivityError) -> Failure:
+    """Return the failure that an activity of ours raised, or what its time-out or crash amounts to."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type in FAILURES:
+        if cause.details:
+            return Failure.model_validate(cause.details[0])
+        return Failure(code=cause.type, message=cause.message)
+    if isinstance(cause, TimeoutError):
+        kind = cause.type.name.lower().replace("_", "-") if cause.type is not None else "unknown"
+        return Failure(code="DEVICE_UNREACHABLE", message=f"{error.activity_type} ended in a {kind} time-out")
+    return Failure(code="INTERNAL_ERROR", message=f"{error.activity_type}: {cause or error}")
+
+
+def command_failure(error: ActivityError, action: Action) -> Failure:
+    """Return why a device command failed; one that beat to its very end was too slow, not out of reach."""
+    cause = error.cause
+    slow = isinstance(cause, TimeoutError) and cause.type in {
+        TimeoutType.START_TO_CLOSE,
+        TimeoutType.SCHEDULE_TO_CLOSE,
+    }
+    if slow and action is not Action.UNLOAD:
+        return Failure(code="LOAD_TIMEOUT", message=f"the {action} did not end within its close bound")
+    return failure_of(error)

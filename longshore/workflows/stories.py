@@ -1,0 +1,149 @@
+"""What the Temporal Web UI shows of our workflows: markdown for someone who has not seen the code. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from longshore.schemas.commits import CommitOutcome, ValidationResult
+from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
+from longshore.schemas.fleet import Slot
+from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget
+
+# The details travel with every view of the workflow: enough to read, never a page that does not end.
+LINES_SHOWN = 100
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in rows]
+    if not lines:
+        return "_none_"
+    rule = "|".join(" --- " for _ in header)
+    return "\n".join([f"| {' | '.join(header)} |", f"|{rule}|", *_shown(lines)])
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(_shown([f"- {line}" for line in lines])) or "_none_"
+
+
+def short(sha: str | None) -> str:
+    return sha[:10] if sha else "none"
+
+
+def command_summary(plan: DeploymentPlan, command: PlannedCommand) -> str:
+    """Return one line such as `LOAD 1.1.0 on worker-a: least loaded of 3 devices`."""
+    what = f"{command.action} {plan.version}" if plan.version else str(command.action)
+    return f"{what} on {command.worker_id}: {command.reason}"[:200]
+
+
+def plan_words(plan: Plan) -> str:
+    """Return the plan in its own words, or that there is nothing to do."""
+    changes = [f"{change.type}: {change.reason}" for deployment in plan.deployments for change in deployment.changes]
+    return "; ".join(changes) or "everything already is as this commit wants it"
+
+
+def commit_story(
+    step: str,
+    validation: ValidationResult | None = None,
+    plan: Plan | None = None,
+    answers: Mapping[str, RolloutAnswer] | None = None,
+) -> str:
+    parts = [f"**{step}**"]
+    if validation is not None:
+        who = f" by {validation.author}" if validation.author else ""
+        parts.append(f"Commit `{short(validation.sha)}` {validation.subject!r}{who}")
+        verdict = "accepted" if validation.accepted else "rejected: nothing that runs has changed"
+        parts.append(f"### Validation: {verdict}\n\n{bullets(map(str, validation.issues))}")
+    if plan is not None:
+        parts.append(f"### Plan (generation {plan.generation})\n\n{_plan_details(plan)}")
+        rows = [
+            (d.deployment_id, d.version, *_answer_cells((answers or {}).get(d.deployment_id))) for d in plan.deployments
+        ]
+        parts.append("### Deployments\n\n" + table(("deployment", "version", "outcome", "what happened"), rows))
+    return "\n\n".join(parts)
+
+
+def fleet_story(
+    applied: str | None, generation: int, devices: Mapping[str, DeviceRecord], slots: Iterable[Slot], waiting: int
+) -> str:
+    applied_row = f"Applied commit `{short(applied)}`, generation {generation}, {waiting} plan requests waiting."
+    device_rows = [(d.worker_id, d.health, d.status or "never heard", len(d.slots)) for _, d in sorted(devices.items())]
+    slot_rows = [(s.deployment_id, s.worker_id, s.version, s.state, s.generation, s.code or "") for s in slots]
+    return "\n\n".join(
+        [
+            applied_row,
+            "### Devices\n\n" + table(("device", "health", "says of itself", "models"), device_rows),
+            "### Deployments\n\n"
+            + table(("deployment", "device", "version", "state", "generation", "failure"), slot_rows),
+        ]
+    )
+
+
+def rollout_story(target: RolloutTarget, progress: Mapping[str, str]) -> str:
+    plan = target.plan
+    return "\n\n".join(
+        [
+            f"**{plan.deployment_id} → {plan.version or 'nothing'}** (generation {plan.generation})",
+            f"For commit `{short(target.sha)}`; the answer goes to `{target.reply_to}`",
+            bullets(f"{change.type}: {change.reason}" for change in plan.changes),
+            table(("command", "state"), progress.items()),
+        ]
+    )
+
+
+def device_story(worker_id: str, health: Health, last_evidence: datetime | None, report: DeviceReport | None) -> str:
+    heard = last_evidence.strftime("%Y-%m-%d %H:%M:%S UTC") if last_evidence else "never"
+    parts = [f"**{worker_id} is {health}**; last evidence of it: {heard}"]
+    if report is not None:
+        parts.append(f"It says: {report.status}; data plane at `{report.data_address or 'unknown'}`")
+        rows = [(m.deployment_id, m.version or "", m.state, m.generation, m.error or "") for m in report.models]
+        parts.append(table(("deployment", "version", "state", "generation", "failure"), rows))
+    return "\n\n".join(parts)
+
+
+def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
+    """Return one sentence about how a rollout ended."""
+    failed = [
+        f"{result.action} on {result.worker_id} failed: {result.failure.code}: {result.failure.message}"
+        for result in answer.results
+        if result.failure is not None
+    ]
+    if failed:
+        return "; ".join(failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")  # noqa: PLR2004 (a sentence, not a list)
+    if answer.outcome is RolloutOutcome.INCOMPLETE:
+        why = "; ".join(f"{r.worker_id}: {', '.join(r.reasons)}" for r in plan.rejections[:3])
+        return f"{plan.unplaced} of {plan.replicas} replicas found no device ({why})"
+    return f"{len(answer.results)} commands done" if answer.results else "nothing to do"
+
+
+def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> str:
+    """Return one line about how the rollouts of a commit ended."""
+    if not answers:
+        return f"{outcome}: nothing had to change"
+    counts = {kind: sum(answer.outcome is kind for answer in answers) for kind in RolloutOutcome}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return f"{outcome}: {len(answers)} deployments ({told})"
+
+
+def _plan_details(plan: Plan) -> str:
+    lines = []
+    for deployment in plan.deployments:
+        lines += [f"**{deployment.deployment_id}** {change.type}: {change.reason}" for change in deployment.changes]
+        lines += [command_summary(deployment, command) for command in deployment.commands]
+        if deployment.unplaced:
+            lines.append(f"{deployment.unplaced} of {deployment.replicas} replicas found no device")
+    return bullets(lines) if lines else "Everything already is as this commit wants it."
+
+
+def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:
+    return ("under way", "") if answer is None else (answer.outcome, answer.message)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _shown(lines: list[str]) -> list[str]:
+    left_out = len(lines) - LINES_SHOWN
+    return lines if left_out <= 0 else [*lines[:LINES_SHOWN], f"… and {left_out} more"]
