@@ -52,6 +52,7 @@ FAILURES: dict[str, FailureKind] = {
             DUPLICATE_ID="Give each manifest its own id, equal to its file name.",
             WORKER_CONFIG_INVALID="Mend the worker configuration: PRD §3.3 lists the fields.",
             REF_UNPINNED="Pin a tag vX.Y.Z or a commit id; branches are not accepted.",
+            REPOSITORY_NOT_FOUND="Check the repository's URL, and that the broker may read it.",
             REF_NOT_FOUND="Push the tag, or correct the ref: the repository does not have it.",
             REF_AMBIGUOUS="Write more digits of the commit id.",
             TAG_MOVED="Restore the tag, or release a new version: a tag never moves once it has been used.",

@@ -1,0 +1,129 @@
+"""Questions to one object database: no network, no work tree, nothing but what is already there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from longshore.registry.git_process import run_git
+
+# What the broker writes. A commit that touches nothing else starts nothing (DESIGN §7).
+BROKERS_OWN = ("transactions", "errors")
+_ALL_BUT_BROKERS_OWN = ("--", ".", *(f":(exclude,top){folder}" for folder in BROKERS_OWN))
+
+
+@dataclass(frozen=True)
+class CommitInfo:
+    sha: str
+    author: str
+    """`Name <e-mail>`."""
+    subject: str
+    time: datetime
+    """When it was committed, in UTC."""
+
+
+class Repository:
+    """One git directory, bare or not. Methods raise GitFailed where git cannot read what should be there."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.environment = environment
+
+    async def git(self, *args: str, stdin: bytes = b"", accept: Collection[int] = (0,), limit: float = 60.0) -> str:
+        ended = await run_git(
+            self.directory, args, environment=self.environment, stdin=stdin, accept=tuple(accept), limit=limit
+        )
+        return ended.text
+
+    async def commit_id(self, name: str) -> str | None:
+        """Return the full id of the commit that `name` (any revision) leads to, or None."""
+        found = await self.git(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", accept=(0, 1, 128)
+        )
+        return found or None
+
+    async def commits_with_prefix(self, prefix: str) -> list[str]:
+        """Return the ids of all commits that begin with `prefix` (at least 4 hex digits), if there is a repository."""
+        candidates = (await self.git("rev-parse", f"--disambiguate={prefix}", accept=(0, 128))).split()
+        if not candidates:
+            return []
+        types = await self.git(
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(candidates).encode() + b"\n"
+        )
+        return [line.split()[0] for line in types.splitlines() if line.endswith(" commit")]
+
+    async def commit(self, sha: str) -> CommitInfo:
+        text = await self.git("show", "--no-patch", "--format=%H%n%an <%ae>%n%ct%n%s", "--end-of-options", sha)
+        full, author, seconds, subject = (*text.split("\n", 3), "")[:4]
+        return CommitInfo(full, author, subject, datetime.fromtimestamp(int(seconds), UTC))
+
+    async def tree(self, treeish: str) -> dict[str, str]:
+        """Return every file of a commit or tree: path → blob id. Submodules are no files."""
+        listing = await self.git("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", treeish)
+        entries = (entry.split("\t", 1) for entry in listing.split("\0") if entry)
+        return {path: meta.split()[2] for meta, path in entries if meta.split()[1] == "blob"}
+
+    async def blobs(self, names: Collection[str]) -> dict[str, bytes]:
+        """Return the content of each blob, named by id or as `<commit>:<path>`; what is no blob is left out."""
+        names = [name for name in names if "\n" not in name]
+        if not names:
+            return {}
+        ended = await run_git(
+            self.directory,
+            ("cat-file", "--batch"),
+            environment=self.environment,
+            stdin="\n".join(names).encode() + b"\n",
+        )
+        contents: dict[str, bytes] = {}
+        rest = memoryview(ended.stdout)
+        for name in names:
+            header, _, _ = bytes(rest[: len(name.encode()) + 200]).partition(b"\n")
+            rest = rest[len(header) + 1 :]
+            if header.endswith((b" missing", b" ambiguous")):
+                continue
+            _, kind, size = header.split()
+            if kind == b"blob":
+                contents[name] = bytes(rest[: int(size)])
+            rest = rest[int(size) + 1 :]
+        return contents
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        """Tell whether `newer` descends from `older`, or is it. A commit that is not there is nobody's ancestor."""
+        ended = await run_git(
+            self.directory,
+            ("merge-base", "--is-ancestor", older, newer),
+            environment=self.environment,
+            accept=(0, 1, 128),
+        )
+        return ended.code == 0
+
+    async def effective_head(self, head: str) -> str:
+        """Return the newest commit up to `head` that is more than the broker's own bookkeeping.
+
+        It is an ancestor of `head` from which every other such commit can be reached, so that one that was applied
+        never looks as if it had been rewritten; where two branches ended alike, that is the merge of them.
+        """
+        candidate = await self._newest_effective(head)
+        if candidate is None:
+            return head
+        while (other := await self._newest_effective(head, candidate)) is not None:
+            if not await self.is_ancestor(candidate, other):
+                return await self._oldest_merge_of_all(head, candidate)
+            candidate = other
+        return candidate
+
+    async def _newest_effective(self, head: str, *without: str) -> str | None:
+        # --full-history: of parents that left the files alike, git otherwise follows only one.
+        found = await self.git(
+            "rev-list", "--full-history", "-n", "1", head, *(f"^{sha}" for sha in without), *_ALL_BUT_BROKERS_OWN
+        )
+        return found or None
+
+    async def _oldest_merge_of_all(self, head: str, candidate: str) -> str:
+        merges = await self.git("rev-list", "--topo-order", "--reverse", "--merges", head, f"^{candidate}")
+        for merge in merges.split():
+            if await self._newest_effective(head, merge) is None:
+                return merge
+        return head

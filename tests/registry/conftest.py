@@ -1,0 +1,88 @@
+"""Real git repositories in temporary folders."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from longshore.registry.git import Git
+
+
+class Remote:
+    """A bare repository that is pushed to from one work tree, as a git host and an operator would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bare = folder / "remote.git"
+        self.work = folder / "work"
+        self.work.mkdir(parents=True)
+        self._run("init", "-q", "--bare", "-b", "main", str(self.bare), cwd=folder)
+        self._run("init", "-q", "-b", "main", ".")
+        self._run("remote", "add", "origin", str(self.bare))
+
+    @property
+    def url(self) -> str:
+        return self.bare.as_uri()
+
+    def _run(self, *args: str, cwd: Path | None = None, stdin: str | None = None) -> str:
+        identity = ("-c", "user.name=Olga Ops", "-c", "user.email=olga@acme.com", "-c", "commit.gpgsign=false")
+        command = ["git", *identity, *args]
+        done = subprocess.run(command, cwd=cwd or self.work, input=stdin, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def git(self, *args: str) -> str:
+        return self._run(*args)
+
+    def write(self, files: Mapping[str, str | None]) -> None:
+        """Write files into the work tree; None removes one."""
+        for path, text in files.items():
+            file = self.work / path
+            if text is None:
+                file.unlink()
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+
+    def commit(self, files: Mapping[str, str | None], message: str = "change", *, tag: str | None = None) -> str:
+        """Commit files on the current branch and push everything; return the commit's id."""
+        self.write(files)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        if tag:
+            self.git("tag", tag)
+        self.push()
+        return self.git("rev-parse", "HEAD")
+
+    def push(self, *options: str) -> None:
+        self.git("push", "-q", *options, "origin", "--all")
+        self.git("push", "-q", *options, "origin", "--tags")
+
+    def in_bare(self, *args: str, stdin: str | None = None) -> str:
+        return self._run(*args, cwd=self.bare, stdin=stdin)
+
+    def tree(self, rev: str = "main") -> list[str]:
+        return self.in_bare("ls-tree", "-r", "--name-only", rev).splitlines()
+
+    def show(self, path: str, rev: str = "main") -> str:
+        return self.in_bare("show", f"{rev}:{path}")
+
+    def head(self) -> str:
+        return self.in_bare("rev-parse", "main")
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "registry")
+
+
+@pytest.fixture
+def new_remote(tmp_path: Path):
+    """Return a function that makes a further remote of the given name."""
+    return lambda name: Remote(tmp_path / name)
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Git:
+    return Git(tmp_path / "cache")
