@@ -10,6 +10,7 @@ A slot reserves what may be on its device in the worst case, until the device ha
             over an UNLOAD that has not ended   the new version, and all that is being unloaded
     RELOAD  of a READY slot                     the new version and the one that serves
             over a RELOAD that has not ended    the new version, and the larger of the two before it
+                                                (just as before, where the new version is the same)
     UNLOAD                                      what was reserved, until it is confirmed
 """
 
@@ -57,7 +58,7 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
         state=ModelState.RELOADING if command.action is Action.RELOAD else ModelState.LOADING,
         previous_version=command.previous_version,
         previous_digest=command.previous_digest,
-        previous_demand=_still_there(slot),
+        previous_demand=_still_there(slot, deployment.digest),
     )
 
 
@@ -99,10 +100,12 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
     return slot.model_copy(update=ended)
 
 
-def _still_there(slot: Slot | None) -> Demand | None:
+def _still_there(slot: Slot | None, next_digest: str) -> Demand | None:
     """Return what may still be held beside the version that comes next."""
     if slot is None:
         return None
+    if slot.state is ModelState.RELOADING and slot.digest == next_digest:
+        return slot.previous_demand
     match slot.state:
         case ModelState.READY:
             return slot.demand

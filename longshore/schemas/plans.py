@@ -99,7 +99,9 @@ class DeploymentPlan(Message):
     unplaced: int = 0
     """How many of the wanted replicas no device can take."""
     rejections: tuple[Rejection, ...] = ()
-    """Why not the other devices."""
+    """Only with `unplaced`: why not the other devices that the selector matches; capped, see `truncated`."""
+    truncated: int = 0
+    """How many rejections were left out by the cap."""
 
 
 class Plan(Message):

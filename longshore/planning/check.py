@@ -1,0 +1,113 @@
+"""A linter of plans: reckons each plan again, from its commands alone, and names every rule that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from longshore.planning.occupancy import Occupancy
+from longshore.planning.placement import Fleet
+from longshore.schemas.commands import Action
+from longshore.schemas.fleet import PlanningInput, Slot
+from longshore.schemas.ledger import reserve
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.registries import RegistrySnapshot
+
+
+def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> list[str]:
+    """Return a sentence for each broken rule; a sound plan has none."""
+    fleet = Fleet(desired.workers, observed.devices, Occupancy(desired.workers, observed.slots))
+    broken = list(_generations(plan, observed))
+    for deployment in plan.deployments:
+        slots = fleet.occupancy.of(deployment.deployment_id)
+        broken.extend(_twice(deployment))
+        for command in deployment.commands:
+            broken.extend(_fitting_action(deployment, command, slots.get(command.worker_id)))
+            broken.extend(_right_device(deployment, command, slots, desired, fleet))
+        broken.extend(_replicas(deployment, slots))
+    if not broken:
+        broken.extend(_capacity(plan, observed, desired))
+    return broken
+
+
+def _generations(plan: Plan, observed: PlanningInput) -> Iterator[str]:
+    seen = max((observed.generation, *(slot.generation for slot in observed.slots)))
+    for deployment in plan.deployments:
+        if deployment.generation <= seen:
+            yield f"{deployment.deployment_id}: generation {deployment.generation} does not rise above {seen}"
+        if deployment.generation != plan.generation:
+            yield f"{deployment.deployment_id}: generation {deployment.generation} is not the plan's {plan.generation}"
+
+
+def _twice(deployment: DeploymentPlan) -> Iterator[str]:
+    workers = [command.worker_id for command in deployment.commands]
+    for worker_id in sorted({w for w in workers if workers.count(w) > 1}):
+        yield f"{deployment.deployment_id}: several commands for {worker_id}"
+
+
+def _fitting_action(deployment: DeploymentPlan, command: PlannedCommand, slot: Slot | None) -> Iterator[str]:
+    where = f"{deployment.deployment_id}: {command.action} on {command.worker_id}"
+    if command.action is not Action.UNLOAD and deployment.digest is None:
+        yield f"{where}, though nothing should run"
+    if command.action is not Action.LOAD and slot is None:
+        yield f"{where}, which does not hold it"
+    if command.action is Action.LOAD and slot is not None and slot.state in (ModelState.READY, ModelState.RELOADING):
+        yield f"{where}, where {slot.version} serves"
+    if (command.action is Action.UNLOAD) == (command.unload_reason is None):
+        yield f"{where} and its unload reason {command.unload_reason} do not belong together"
+
+
+def _right_device(
+    deployment: DeploymentPlan,
+    command: PlannedCommand,
+    slots: dict[str, Slot],
+    desired: RegistrySnapshot,
+    fleet: Fleet,
+) -> Iterator[str]:
+    name, worker_id = deployment.deployment_id, command.worker_id
+    if worker_id not in desired.workers:
+        yield f"{name}: {command.action} on {worker_id}, which git does not configure"
+    elif command.action is not Action.UNLOAD:
+        if worker_id not in fleet.matching(desired.manifests[name]):
+            yield f"{name}: {command.action} on {worker_id}, which the selector does not match"
+        slot = slots.get(worker_id)
+        if slot is not None and slot.digest == deployment.digest and slot.state is not ModelState.UNLOADING:
+            return  # carried on, or tried again where it is: nothing new lands there
+        if not fleet.supports(worker_id, desired.specs[name].card.schemaVersion):
+            yield f"{name}: {command.action} on {worker_id}, which does not support its schema version"
+        if slot is None and fleet.absence(worker_id):
+            yield f"{name}: {command.action} on {worker_id}: {fleet.absence(worker_id)}"
+
+
+def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot]) -> Iterator[str]:
+    unloaded = {c.worker_id for c in deployment.commands if c.action is Action.UNLOAD}
+    loaded = {c.worker_id for c in deployment.commands if c.action is not Action.UNLOAD}
+    kept = {w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in unloaded}
+    after = len(kept | loaded)
+    if after > deployment.replicas:
+        yield f"{deployment.deployment_id}: {after} replicas where {deployment.replicas} are wanted"
+    left_as_they_are = sum(slots[w].digest != deployment.digest for w in kept - loaded)
+    if after - left_as_they_are + deployment.unplaced != deployment.replicas:
+        yield (
+            f"{deployment.deployment_id}: {after - left_as_they_are} placed and {deployment.unplaced} unplaced "
+            f"are not the {deployment.replicas} wanted"
+        )
+
+
+def _capacity(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> Iterator[str]:
+    """Compare what is reserved while everything is under way; it only falls when devices answer."""
+    before = Occupancy(desired.workers, observed.slots)
+    after = Occupancy(desired.workers, reserve(observed.slots, plan))
+    for worker_id, worker in sorted(desired.workers.items()):
+        was, now = before.usage(worker_id), after.usage(worker_id)
+        limits = {
+            "memory": worker.capacity.memory_bytes,
+            "cpu": worker.capacity.max_cpu,
+            "gpu": worker.capacity.max_gpu,
+            "models": worker.capacity.max_models,
+        }
+        for resource, limit in limits.items():
+            taken = getattr(now, resource)
+            # What was above its limit before the plan may stay there, but nothing may be added. 1e-3: float noise.
+            if taken > limit + 1e-3 and taken > getattr(was, resource) + 1e-3:
+                yield f"{worker_id}: {taken:g} {resource} reserved, the limit is {limit:g}"
