@@ -95,7 +95,7 @@ async def run(
 ) -> Completed:
     """Run `argv` and return how it ended, whatever its exit status.
 
-    `timeout` is in seconds. `on_line` is given each line of either stream as it comes, without credentials.
+    `timeout` is in seconds. `on_line` is given each line of standard error as it comes, without credentials.
     Raises ProcessTimeoutError, and LongshoreError PROGRAM_MISSING. On cancellation nothing of it is left running.
     """
     program = Path(argv[0]).name
@@ -112,7 +112,7 @@ async def run(
     except FileNotFoundError as error:
         raise LongshoreError("PROGRAM_MISSING", f"{program} is not installed on this device") from error
 
-    tails = (_Tail(on_line), _Tail(on_line))
+    tails = (_Tail(), _Tail(on_line))
     streams = (process.stdout, process.stderr)
     readers = [asyncio.create_task(_read(s, tail)) for s, tail in zip(streams, tails, strict=True) if s is not None]
     try:
@@ -132,7 +132,7 @@ async def run(
 class _Tail:
     """The last TAIL_CHARACTERS of a stream, told line by line to whoever listens."""
 
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
         self._on_line = on_line
         self._chunks: deque[str] = deque()
         self._size = 0
