@@ -31,6 +31,11 @@ def check_socket_path(path: Path | str) -> str:
     return text
 
 
+def cluster_name(instance_id: str) -> str:
+    """Return Envoy's name for a runner: one per process, never used again, without dots (they separate statistics)."""
+    return f"runner-{instance_id}"
+
+
 class Unavailable(StrEnum):
     """Why nothing answers a deployment. The value ends the `type` of the problem that callers get."""
 
@@ -55,8 +60,7 @@ class Backend:
 
     @property
     def cluster(self) -> str:
-        """Envoy's name for it: one per process, never used again, without dots (they separate statistics)."""
-        return f"runner-{self.instance_id}"
+        return cluster_name(self.instance_id)
 
 
 class Address(NamedTuple):

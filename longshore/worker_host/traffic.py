@@ -1,0 +1,131 @@
+"""The one way in which traffic moves on a device: Envoy is shown the next table stage by stage (DESIGN §5 Traffic)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from longshore.schemas.failures import LongshoreError
+from longshore.xds.cache import Cache
+from longshore.xds.listeners import Listen
+from longshore.xds.routing import Route, RoutingTable
+from longshore.xds.server import AdsServer
+from longshore.xds.snapshot import ResourceType, Snapshot
+from longshore.xds.transition import Transition, transition
+
+_log = structlog.get_logger()
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class Traffic:
+    """Owns the ADS socket and the routing table of this device. `ack_timeout` is in seconds, for each stage."""
+
+    def __init__(self, ads_socket: Path, *, node_id: str, listen: tuple[str, int], ack_timeout: float = 15.0) -> None:
+        self._node_id = node_id
+        self._listen = Listen(*listen)
+        self._ack_timeout = ack_timeout
+        self._cache = Cache()
+        self._server = AdsServer(self._cache, ads_socket)
+        self._lock = asyncio.Lock()
+        self._table = RoutingTable()
+        self._shown: Snapshot
+
+    @property
+    def table(self) -> RoutingTable:
+        """The table whose routes Envoy was last known to follow."""
+        return self._table
+
+    async def start(self, table: RoutingTable) -> None:
+        """Bind the ADS socket with `table` as what an Envoy is told first. Call it when the table is true.
+
+        Raises LongshoreError SOCKET_IN_USE where another control plane serves, SOCKET_PATH_TOO_LONG.
+        """
+        self._table = table
+        self._show(Snapshot.of(table, self._listen))
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Close the ADS socket. A running Envoy goes on serving with what it has."""
+        await self._server.stop()
+
+    async def settled(self) -> None:
+        """Return when Envoy serves the present table. Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT."""
+        async with self._lock:
+            for type_ in ResourceType:
+                await self._accepted(type_)
+
+    async def set_route(
+        self, route: Route, *, before_flip: Hook | None = None, before_removal: Hook | None = None
+    ) -> None:
+        """Move one deployment's traffic to `route`, and return when Envoy no longer knows the clusters it came from.
+
+        `before_flip` runs when the new clusters are known and no request can have reached them yet; what it raises is
+        raised here. `before_removal` runs when new requests go the new way and the old clusters still have their
+        statistics; what it raises is logged.
+
+        Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT; the old routes then stay. Once Envoy has the new
+        routes the rest is carried through: a cancellation is delivered when it is done (`table` tells), and an Envoy
+        that does not confirm the removal is only logged, since it gets the right clusters whenever it comes back.
+        """
+        async with self._lock:
+            await self._move(self._table.with_route(route), before_flip, before_removal)
+
+    async def remove(self, deployment_id: str, *, before_removal: Hook | None = None) -> None:
+        """Forget a deployment: its callers get 404. Raises as `set_route` does."""
+        async with self._lock:
+            await self._move(self._table.without(deployment_id), None, before_removal)
+
+    async def _move(self, table: RoutingTable, before_flip: Hook | None, before_removal: Hook | None) -> None:
+        current = self._shown
+        stages = transition(current, Snapshot.of(table, self._listen))
+        try:
+            self._show(stages.add)
+            await self._accepted(ResourceType.CLUSTER)
+            if before_flip is not None:
+                await before_flip()
+        except BaseException:  # cancellation included: no route has moved, so the way back is free of risk
+            self._show(current)
+            raise
+        finish = asyncio.create_task(self._finish(table, stages, current, before_removal), name="traffic-finish")
+        try:
+            await asyncio.shield(finish)
+        except asyncio.CancelledError:
+            await finish
+            raise
+
+    async def _finish(
+        self, table: RoutingTable, stages: Transition, before: Snapshot, before_removal: Hook | None
+    ) -> None:
+        self._show(stages.flip)
+        try:
+            await self._accepted(ResourceType.LISTENER)
+            await self._accepted(ResourceType.ROUTE)
+        except LongshoreError as error:
+            # A refusal proves that the old routes stand. Silence proves nothing: an Envoy that did follow still needs
+            # the new clusters until it has been called back, and the next move removes them.
+            self._show(before if error.code == "XDS_NACK" else stages.add)
+            raise
+        self._table = table
+        if before_removal is not None:
+            try:
+                await before_removal()
+            except Exception:  # noqa: BLE001 (whatever a hook does, it must not leave the move half done)
+                _log.exception("traffic_hook_failed")
+        self._show(stages.remove)
+        try:
+            await self._accepted(ResourceType.CLUSTER)
+        except LongshoreError as error:
+            _log.warning("xds_removal_unconfirmed", code=error.code, error=str(error))
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self._shown = snapshot
+        self._cache.set(self._node_id, snapshot)
+
+    async def _accepted(self, type_: ResourceType) -> None:
+        version: Any = self._shown[type_].version
+        await self._cache.accepted(self._node_id, type_, version, within=self._ack_timeout)
