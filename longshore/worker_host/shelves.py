@@ -26,7 +26,7 @@ from longshore.worker_host.processes import in_thread
 MARKER = ".shelf"
 STAGING = ".staging"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
