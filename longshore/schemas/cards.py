@@ -54,6 +54,12 @@ class Code(Document):
     ref: Annotated[str, Field(pattern=GIT_REF)]
     entrypoint: Omittable[Annotated[str, Field(pattern=MODULE)]] = None
 
+    @property
+    def entrypoint_module(self) -> str:
+        """The module with `load()`. Where the card names none: `model` in the folder of `path` (PRD §2.2)."""
+        folder = [part for part in self.path.split("/") if part not in ("", ".")]
+        return self.entrypoint or ".".join([*folder, "model"])
+
 
 class Processing(Document):
     """A function `f(value, config)` of the model's code, run before or after `predict`."""

@@ -6,10 +6,8 @@ of one version, never share a socket, a lock or a name in Envoy.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +15,11 @@ from typing import Protocol
 
 from longshore.schemas.base import Message
 from longshore.schemas.deployments import DeploymentSpec
+from longshore.xds.routing import check_socket_path
 
-# Bytes of a socket's path: `sun_path` holds one more, for the NUL (unix(7); macOS: sys/un.h).
-SOCKET_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
+# Requests that a runner holds at once, waiting or in work; Envoy refuses what is beyond, and so does the runner itself.
+# At 1 ms per request the last one waits a second; more would only wait longer.
+MAX_REQUESTS = 1024
 
 _OWN_NAME = re.compile(r"([0-9a-f]{10})\.(sock|json|lock|log|words|home)")
 
@@ -65,11 +65,12 @@ class RunPaths:
 
     root: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.absolute())  # a runner's working directory is not ours
+
     def create(self) -> None:
-        """Make the directory, for this user alone. Raises ValueError if sockets in it could not be bound."""
-        length = len(os.fsencode(self.socket("0" * 10)))
-        if length > SOCKET_PATH_LIMIT:
-            raise ValueError(f"{self.root} is {length - SOCKET_PATH_LIMIT} bytes too long for a socket's path")
+        """Make the directory, for this user alone. Raises LongshoreError SOCKET_PATH_TOO_LONG."""
+        check_socket_path(self.socket("0" * 10))
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.chmod(0o700)
 
