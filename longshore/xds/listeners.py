@@ -13,7 +13,7 @@ from envoy.config.accesslog.v3.accesslog_pb2 import (
     ResponseFlagFilter,
     StatusCodeFilter,
 )
-from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.core.v3.address_pb2 import Address, CidrRange, SocketAddress
 from envoy.config.core.v3.base_pb2 import HeaderValueOption, RuntimeUInt32
 from envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
@@ -90,8 +90,11 @@ def _connection_manager() -> Any:
         request_timeout=seconds(RECEIVE_TIMEOUT),
         stream_idle_timeout=seconds(STREAM_IDLE_TIMEOUT),
         use_remote_address=BoolValue(value=True),
-        # No client counts as internal: `x-envoy-*` request headers must not change time-outs or retries.
-        internal_address_config=HttpConnectionManager.InternalAddressConfig(),
+        # No client counts as internal, so that the routes' `internal_only_headers` are removed from every request.
+        # Without a range Envoy would take all private addresses; nobody calls from the broadcast address.
+        internal_address_config=HttpConnectionManager.InternalAddressConfig(
+            cidr_ranges=[CidrRange(address_prefix="255.255.255.255", prefix_len=UInt32Value(value=32))]
+        ),
         normalize_path=BoolValue(value=True),
         # An endpoint is recognised by its host and path, whatever the port.
         strip_any_host_port=True,

@@ -51,6 +51,19 @@ CONNECT_TIMEOUT = timedelta(seconds=1)
 # The only closer of an idle connection to a runner (DESIGN §5): a runner that closes on its own costs requests.
 UPSTREAM_IDLE_TIMEOUT = timedelta(minutes=5)
 
+# Request headers by which a caller could change time-outs or ask for retries; Envoy obeys them unless they are removed.
+STEERING_HEADERS = (
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-max-retries",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+)
+
 
 def seconds(interval: timedelta) -> Duration:
     duration = Duration()
@@ -125,6 +138,7 @@ def route_configuration(table: RoutingTable) -> Any:
         virtual_hosts=[VirtualHost(name=ROUTES_NAME, domains=["*"], routes=routes)],
         # Otherwise a route to an unknown cluster is accepted, and its requests fail.
         validate_clusters=BoolValue(value=True),
+        internal_only_headers=STEERING_HEADERS,
     )
 
 

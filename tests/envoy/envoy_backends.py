@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Poll until `condition` (a function, or one that returns an awaitable) is true, for at most 20 s."""
+    async with asyncio.timeout(20):
+        while True:
+            value = condition()
+            if await value if inspect.isawaitable(value) else value:
+                return
+            await asyncio.sleep(0.005)
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
@@ -79,9 +92,7 @@ class Load:
     async def beyond(self, count: int) -> None:
         """Return when `count` more requests have been answered."""
         target = self.total + count
-        async with asyncio.timeout(30):
-            while self.total < target:  # noqa: ASYNC110 (the load must not wait for whoever counts it)
-                await asyncio.sleep(0.005)
+        await until(lambda: self.total >= target)
 
     async def stop(self) -> None:
         for task in self._tasks:

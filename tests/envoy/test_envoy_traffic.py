@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from envoy_backends import until
 
 from longshore.schemas.failures import LongshoreError
 from longshore.xds.routing import Backend, Route, RoutingTable, Unavailable
@@ -49,8 +50,7 @@ async def test_requests_in_flight_finish_on_the_old_version(plane):
     await plane.start(Route("sentiment", None, (first,)))
     old.hold.clear()
     load = plane.load("/infer/sentiment", connections=1)
-    while not old.requests:
-        await plane.eventually_answers("/infer/nothing", 404)
+    await until(lambda: old.requests)
 
     await plane.traffic.set_route(Route("sentiment", None, (second,)))
     old.hold.set()
