@@ -61,6 +61,8 @@ class YamlDocument:
     lines: dict[Place, int] = field(default_factory=dict)
     """1-based line of each place: that of the key in a mapping, of the item in a sequence."""
     faults: list[YamlFault] = field(default_factory=list)
+    complete: bool = False
+    """False where reading had to stop: what the value lacks is then no finding."""
 
     def line_of(self, place: Place) -> int | None:
         """Return the line of `place`, or of the nearest place around it that is in the document."""
@@ -119,7 +121,9 @@ class _Builder:
             elif isinstance(event, (ScalarEvent, MappingStartEvent, SequenceStartEvent, AliasEvent)):
                 self._document.lines[()] = event.start_mark.line + 1
                 self._document.value = self._value(event, events, (), self._schema)
-        if not documents:
+        if documents:
+            self._document.complete = True
+        else:
             self._document.faults.append(YamlFault("YAML_INVALID", "the file is empty"))
 
     def _value(self, event: Event, events: Iterator[Event], place: Place, schema: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -45,15 +46,19 @@ class DeploymentManifest(Document):
         return self.deployment_config.replicas if self.enabled else 0
 
 
-def selects(manifest: DeploymentManifest, worker: WorkerConfig) -> bool:
-    """Tell whether `worker` may run `manifest`: it has every label of the selector (PRD §5.3 phase 1).
+def selects_labels(manifest: DeploymentManifest, labels: Mapping[str, str]) -> bool:
+    """Tell whether a worker with `labels` may run `manifest`: it has every label of the selector (PRD §5.3 phase 1).
 
     `deployment_config.region` counts as one more label: a model wanted in one region never lands in another.
     """
     config = manifest.deployment_config
-    labels = worker.labels.as_dict()
     wanted = [("region", config.region), *config.worker_selector.items()]
     return all(labels.get(name) == value for name, value in wanted)
+
+
+def selects(manifest: DeploymentManifest, worker: WorkerConfig) -> bool:
+    """Tell whether `worker` may run `manifest`, by its labels alone."""
+    return selects_labels(manifest, worker.labels.as_dict())
 
 
 class DeploymentSpec(Message):

@@ -86,3 +86,92 @@ def new_remote(tmp_path: Path):
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
     return Git(tmp_path / "cache")
+
+
+CARD = """\
+schemaVersion: "3.0.0"
+metadata:
+  name: sentiment-analysis
+  version: 1.0.0
+  description: Sentiment of short texts
+  owner: ml-team@acme.com
+runtime:
+  framework: custom
+  framework_version: 3.3.2
+  python_version: 3.10
+  dependencies: [vaderSentiment==3.3.2]
+artifacts:
+  storage_type: s3
+  model_path: s3://models/sentiment/1.0.0/lexicon.json
+  checksum: {checksum}
+code:
+  repository: {url}
+  path: src/
+  ref: v1.0.0
+  entrypoint: src.model
+preprocessing: {{module: src.preprocessing, function: clean}}
+postprocessing: {{module: src.postprocessing, function: label}}
+interface:
+  input_schema: {{type: object}}
+  output_schema: {{type: object}}
+resources: {{cpu: 0.5, memory: 512Mi}}
+"""
+
+MANIFEST = """\
+id: sentiment
+model_card_ref:
+  repository: {url}
+  path: model-card.yaml
+  ref: v1.0.0
+enabled: true
+deployment_config:
+  region: us-east-1
+  replicas: 2
+  priority: 80
+  worker_selector:
+    pool: production
+"""
+
+WORKER = """\
+worker_id: worker-a
+supported_schema_versions: ["3.0.0"]
+capacity: {max_models: 5, max_memory: 16Gi, max_cpu: 8.0}
+labels: {pool: production, region: us-east-1}
+"""
+
+FOLDERS = {
+    f"{folder}/.gitkeep": "" for folder in ("models/production", "models/staging", "transactions", "workers", "errors")
+}
+
+
+def card(url: str, **changes: str) -> str:
+    """Return a valid card whose code is in `url`, with each `old=new` text replaced once."""
+    text = CARD.format(url=url, checksum="ab" * 32)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
+@pytest.fixture
+def make_card():
+    return card
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Remote:
+    """A model repository with one released version, v1.0.0."""
+    repository = Remote(tmp_path / "model")
+    repository.commit({"model-card.yaml": card(repository.url), "src/model.py": ""}, "release", tag="v1.0.0")
+    return repository
+
+
+@pytest.fixture
+def valid(model: Remote) -> dict[str, str]:
+    """The files of a valid registry with one deployment and one worker."""
+    return {
+        **FOLDERS,
+        "README.md": "A registry.\n",
+        "models/production/sentiment.yaml": MANIFEST.format(url=model.url),
+        "workers/worker-a.yaml": WORKER,
+    }

@@ -1,0 +1,147 @@
+"""What the registry itself says: steps 1, 2, 3 and 6 of PRD §5.1, over paths and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
+
+from longshore.registry.documents import ReadDocument, read_document
+from longshore.schemas.deployments import DeploymentManifest, ModelCardRef
+from longshore.schemas.documents import DocumentKind
+from longshore.schemas.issues import Issue
+from longshore.schemas.workers import WorkerConfig
+
+FOLDERS = ("models/production", "models/staging", "transactions", "workers", "errors")
+"""The mandatory folders (PRD §2.3, §5.1 step 1)."""
+
+_MODELS = ("models/production/", "models/staging/")
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    file: str
+    document: ReadDocument
+    manifest: DeploymentManifest | None
+    card_ref: ModelCardRef | None
+    """Also where the rest of the manifest is invalid: its card is checked all the same."""
+
+    @property
+    def for_production(self) -> bool:
+        """Tell whether it may reach production, by its folder or by its selector."""
+        selector = self.manifest.deployment_config.worker_selector if self.manifest else {}
+        return self.file.startswith("models/production/") or selector.get("pool") == "production"
+
+
+@dataclass(frozen=True)
+class WorkerFile:
+    file: str
+    document: ReadDocument
+    config: WorkerConfig | None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels; where the configuration is invalid, what of them can be read."""
+        if self.config is not None:
+            return self.config.labels.as_dict()
+        labels = self.document.raw.get("labels") if isinstance(self.document.raw, dict) else None
+        return (
+            {name: value for name, value in labels.items() if isinstance(value, str)}
+            if isinstance(labels, dict)
+            else {}
+        )
+
+
+@dataclass(frozen=True)
+class RegistryContents:
+    manifests: tuple[ManifestFile, ...]
+    workers: tuple[WorkerFile, ...]
+    issues: tuple[Issue, ...]
+
+
+def is_manifest(path: str) -> bool:
+    return path.startswith(_MODELS) and path.endswith(".yaml")
+
+
+def is_worker_config(path: str) -> bool:
+    return path.startswith("workers/") and path.endswith(".yaml") and path.count("/") == 1
+
+
+def wanted(paths: Collection[str]) -> list[str]:
+    """Return those of a registry's paths whose content matters to validation."""
+    return [path for path in paths if is_manifest(path) or is_worker_config(path)]
+
+
+def read_contents(paths: Collection[str], files: Mapping[str, bytes]) -> RegistryContents:
+    """Read a registry. `paths` are all its files, `files` at least the content of those that are `wanted`."""
+    manifests = tuple(read_manifest(path, files[path]) for path in sorted(filter(is_manifest, paths)))
+    workers = tuple(read_worker(path, files[path]) for path in sorted(filter(is_worker_config, paths)))
+    issues = [
+        *structure_issues(paths),
+        *(finding.in_file(entry.file) for entry in manifests for finding in entry.document.findings),
+        *(finding.in_file(entry.file) for entry in workers for finding in entry.document.findings),
+        *_identity_issues([(entry.file, entry.document) for entry in manifests], "id"),
+        *_identity_issues([(entry.file, entry.document) for entry in workers], "worker_id"),
+    ]
+    return RegistryContents(manifests, workers, tuple(issues))
+
+
+def structure_issues(paths: Collection[str]) -> Iterator[Issue]:
+    """Step 1: the mandatory folders are there, and every document lies where it is read."""
+    present = set(paths)
+    for folder in FOLDERS:
+        if folder in present:
+            yield Issue(code="STRUCTURE_INVALID", file=folder, message=f"{folder} is a file; it must be a folder")
+        elif not any(path.startswith(f"{folder}/") for path in present):
+            yield Issue(code="STRUCTURE_INVALID", file=folder, message=f"the folder {folder} is missing")
+    for path in sorted(present):
+        if path.startswith(("models/", "workers/")):
+            if path.endswith(".yml"):
+                yield Issue(
+                    code="STRUCTURE_INVALID", file=path, message="only files that end in .yaml are read: rename it"
+                )
+            elif path.endswith(".yaml") and not _is_read(path):
+                place = "models/production or models/staging" if path.startswith("models/") else "workers itself"
+                yield Issue(
+                    code="STRUCTURE_INVALID", file=path, message=f"it would not be read here: move it to {place}"
+                )
+
+
+def _is_read(path: str) -> bool:
+    return is_manifest(path) or is_worker_config(path) or path.startswith("workers/secrets/")
+
+
+def read_manifest(file: str, data: bytes) -> ManifestFile:
+    """Steps 2 and 3: the manifest's schema, in which a ref is a tag or a commit id."""
+    document = read_document(DocumentKind.MANIFEST, data)
+    if isinstance(document.model, DeploymentManifest):
+        return ManifestFile(file, document, document.model, document.model.model_card_ref)
+    raw = document.raw.get("model_card_ref") if isinstance(document.raw, dict) else None
+    try:
+        return ManifestFile(file, document, None, ModelCardRef.model_validate(raw))
+    except ValidationError:  # its findings are already there
+        return ManifestFile(file, document, None, None)
+
+
+def read_worker(file: str, data: bytes) -> WorkerFile:
+    """Step 6: the worker configuration's schema."""
+    document = read_document(DocumentKind.WORKER_CONFIG, data)
+    return WorkerFile(file, document, document.model if isinstance(document.model, WorkerConfig) else None)
+
+
+def _identity_issues(documents: Collection[tuple[str, ReadDocument]], key: str) -> Iterator[Issue]:
+    first_of: dict[str, str] = {}
+    for file, document in documents:
+        name = document.text_at(key)
+        if name is None:
+            continue
+        stem = PurePosixPath(file).stem
+        if name in first_of:
+            yield document.finding("DUPLICATE_ID", f"{name} is also the {key} in {first_of[name]}", key).in_file(file)
+        elif name != stem:
+            yield document.finding(
+                "DUPLICATE_ID", f"the {key} {name} differs from the file's name {stem}", key
+            ).in_file(file)
+        first_of.setdefault(name, file)

@@ -1,0 +1,109 @@
+"""The I/O of validation: fetch what a registry refers to, then let `validation` judge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from longshore.registry.cards import CodeRef, FetchedCard, code_refs
+from longshore.registry.contents import read_contents, wanted
+from longshore.registry.git import Git
+from longshore.registry.git_process import shown
+from longshore.registry.repository import CommitInfo
+from longshore.registry.validation import Verdict, judge, read_cards
+from longshore.schemas.commits import ValidationResult
+from longshore.schemas.deployments import ModelCardRef
+from longshore.schemas.failures import FAILURES, Failure, LongshoreError
+from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.registries import RegistrySnapshot
+
+# So many model repositories are fetched at once: enough to hide their latency, few enough for any host's limits.
+_AT_ONCE = 8
+
+# An issue takes at most about 1 KB: 200 of them stay far under Temporal's 2 MB, and no one reads more.
+MAX_ISSUES = 200
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LoadedCommit:
+    commit: CommitInfo
+    snapshot: RegistrySnapshot | None
+    """None where the commit is rejected."""
+    issues: tuple[Issue, ...]
+
+    @property
+    def result(self) -> ValidationResult:
+        """Return what a RegistryCommitWorkflow is told: errors first, capped."""
+        issues = sorted(self.issues, key=lambda issue: issue.severity is not Severity.ERROR)
+        return ValidationResult(
+            sha=self.commit.sha,
+            author=self.commit.author,
+            subject=self.commit.subject,
+            issues=tuple(issues[:MAX_ISSUES]),
+            truncated=max(0, len(issues) - MAX_ISSUES),
+            deployments=len(self.snapshot.manifests) if self.snapshot else 0,
+            workers=tuple(sorted(self.snapshot.workers)) if self.snapshot else (),
+        )
+
+
+async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
+    """Take commit `sha` of the registry at `url` through the six steps of PRD §5.1.
+
+    Raises LongshoreError GIT_UNREACHABLE (retriable) when a host does not answer and nothing else is wrong: a commit
+    is not rejected for that. Where something else is wrong too, the commit is rejected with all of it.
+    """
+    await git.require(url, sha)
+    commit, paths = await git.commit(url, sha), await git.paths(url, sha)
+    verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)))
+    errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
+    if errors and all(FAILURES[issue.code].retriable for issue in errors):
+        raise LongshoreError(errors[0].code, errors[0].message)
+    return LoadedCommit(commit, verdict.snapshot, verdict.issues)
+
+
+async def examine(git: Git, sha: str, paths: Collection[str], files: Mapping[str, bytes]) -> Verdict:
+    """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue."""
+    contents = read_contents(paths, files)
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def fetch(ref: ModelCardRef) -> FetchedCard:
+        async with at_once:
+            return await _fetch_card(git, ref)
+
+    async def resolve(code: CodeRef) -> str:
+        async with at_once:
+            return await git.resolve(*code)
+
+    refs = {entry.card_ref for entry in contents.manifests if entry.card_ref is not None}
+    fetched = await _each((ref, fetch(ref)) for ref in refs)
+    codes = await _each((code, resolve(code)) for code in code_refs(read_cards(fetched)))
+    return judge(sha, contents, fetched, codes)
+
+
+async def _fetch_card(git: Git, ref: ModelCardRef) -> FetchedCard:
+    commit = await git.resolve(ref.repository, ref.ref)
+    files = await git.read(ref.repository, commit, [ref.path])
+    if ref.path not in files:
+        raise LongshoreError("CARD_NOT_FOUND", f"{shown(ref.repository)} has no file {ref.path} at {ref.ref}")
+    return FetchedCard(commit, files[ref.path])
+
+
+async def _each(questions: Iterable[tuple[Key, Awaitable[Result]]]) -> dict[Key, Result | Failure]:
+    """Ask all questions at once; each gets its answer or its own failure."""
+
+    async def ask(question: Awaitable[Result]) -> Result | Failure:
+        try:
+            return await question
+        except LongshoreError as error:
+            return error.failure
+
+    keys, awaitables = [], []
+    for key, question in questions:
+        keys.append(key)
+        awaitables.append(ask(question))
+    return dict(zip(keys, await asyncio.gather(*awaitables), strict=True))
