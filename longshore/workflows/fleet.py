@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from longshore.activities.boundary import fitting
 from longshore.activities.fleet import FleetActivities
@@ -18,6 +18,7 @@ from longshore.schemas.devices import DeviceRecord
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.fleet import (
     FleetInput,
+    FleetSettings,
     FleetView,
     PlanAnswer,
     PlanningInput,
@@ -45,16 +46,19 @@ class FleetWorkflow:
         self._queue: deque[PlanRequest] = deque()
         self._waiting: dict[str, asyncio.Future[PlanAnswer]] = {}
         self._planning = False
+        self._rewatch = False
         self._settled_meanwhile: list[SlotSettled] = []
 
     @workflow.run
     async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
-        watch = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(self._watch())
         while not self._is_due_and_drained():
             self._tell_story()
-            await workflow.wait_condition(lambda: bool(self._queue) or watch.done() or self._is_due_and_drained())
-            if watch.done():
-                watch.result()  # it never returns: this raises the defect that ended it
+            await workflow.wait_condition(self._has_work)
+            if self._watching.done():
+                self._watching.result()  # it never returns: this raises the defect that ended it
+            if self._rewatch:
+                await self._watch_anew()
             if self._queue:
                 await self._answer(self._queue.popleft())
         # The old run's watch ends at its next heartbeat; until then it can only start a commit that starts once.
@@ -76,6 +80,13 @@ class FleetWorkflow:
             raise ValueError(f"this is the fleet of {self._registry!r}, not of {request.registry!r}")
         if not request.sha or not request.request_id:
             raise ValueError("a plan request names a commit and its own id")
+
+    @workflow.signal
+    def configure(self, settings: FleetSettings) -> None:
+        """Take over the settings of the broker that has just started; the watch begins anew with them."""
+        if settings != self._settings:
+            self._settings = settings
+            self._rewatch = True
 
     @workflow.signal
     def device_changed(self, record: DeviceRecord) -> None:
@@ -101,6 +112,16 @@ class FleetWorkflow:
             plan=applied.plan if applied else None,
         )
 
+    def _has_work(self) -> bool:
+        return bool(self._queue) or self._rewatch or self._watching.done() or self._is_due_and_drained()
+
+    async def _watch_anew(self) -> None:
+        self._rewatch = False
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        self._watching = asyncio.create_task(self._watch())
+
     async def _watch(self) -> None:
         while True:
             try:
@@ -117,6 +138,8 @@ class FleetWorkflow:
                     summary=f"waiting for a commit after {stories.short(self._watched)}",
                 )
             except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise asyncio.CancelledError from error
                 workflow.logger.error("The watch on the registry ended: %s", failure_of(error).message)
                 await workflow.sleep(self._settings.poll_interval)
 

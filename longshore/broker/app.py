@@ -1,0 +1,138 @@
+"""The broker process: side tasks with names; if one dies, all stop, and the process ends (its supervisor restarts it).
+
+Nothing of what it holds in memory matters: Temporal has the workflows, git has the desired state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from longshore.activities.commits import CommitActivities
+from longshore.activities.fleet import FleetActivities
+from longshore.activities.rollouts import RolloutActivities
+from longshore.broker.control import control_worker
+from longshore.broker.entities import Entities
+from longshore.broker.http import serve_http
+from longshore.broker.looking import LookNow
+from longshore.broker.recorder import RegistryRecorder
+from longshore.broker.registry_service import RegistryService
+from longshore.broker.settings import BrokerSettings, UpSettings
+from longshore.broker.temporal_client import connect, register_search_attributes
+from longshore.broker.temporal_server import TemporalServer
+from longshore.broker.webhook import webhook_app
+from longshore.registry.git import Git
+
+log = structlog.get_logger()
+
+PAUSE_SECONDS = 1.0
+
+
+async def serve(settings: BrokerSettings) -> None:
+    """Be a broker until SIGTERM (returns) or SIGINT, or until one of its parts dies (which raises)."""
+    await _until_sigterm(_broker(settings))
+
+
+async def serve_with_temporal(settings: UpSettings) -> None:
+    """Be a broker and its own Temporal server, which stops when this returns."""
+    await _until_sigterm(_broker_with_temporal(settings))
+
+
+async def _broker_with_temporal(settings: UpSettings) -> None:
+    server = TemporalServer(settings.state_dir / "temporal", port=settings.temporal_port, ui_port=settings.ui_port)
+    broker = BrokerSettings(**dict(settings), temporal=server.address)
+    try:
+        await server.start()
+        await _together({"temporal-server": server.keep_running(), "broker": _broker(broker)})
+    finally:
+        await server.stop()
+
+
+async def _broker(settings: BrokerSettings) -> None:
+    client = await connect(settings)
+    await _patiently(lambda: register_search_attributes(client))
+    git = Git(settings.state_dir / "git")
+    registry = RegistryService(git, settings.registry, settings.branch)
+    entities = Entities(client, settings)
+    look_now = LookNow(registry, entities)
+    app = webhook_app(settings.branch, settings.webhook_secrets, look_now)
+    await _together(
+        {
+            "control-worker": _work(client, settings, git, registry, entities),
+            "webhook": serve_http(app, settings.webhook_host, settings.webhook_port),
+            "look-now": look_now.run(),
+            "start-up": _start_up(entities, look_now),
+        }
+    )
+
+
+async def _work(
+    client: Client, settings: BrokerSettings, git: Git, registry: RegistryService, entities: Entities
+) -> None:
+    commits = CommitActivities(registry, entities, RegistryRecorder(git, entities, registry, settings))
+    fleet = FleetActivities(registry, registry, entities)
+    rollouts = RolloutActivities(entities, registry)
+    activities: list[Callable[..., Any]] = [
+        commits.validate_commit,
+        commits.start_devices,
+        commits.ask_fleet_for_plan,
+        commits.record_result,
+        fleet.plan_commit,
+        fleet.watch_registry,
+        rollouts.start_rollouts,
+        rollouts.resolve_spec,
+    ]
+    await control_worker(client, activities, max_cached_workflows=settings.max_cached_workflows).run()
+
+
+async def _start_up(entities: Entities, look_now: LookNow) -> None:
+    """Keep the fleet alive, and look at once: the watch of a broker that was killed is taken over only after 30 s."""
+    await _patiently(entities.start_fleet)
+    look_now()
+
+
+async def _patiently(call: Callable[[], Awaitable[None]]) -> None:
+    """Repeat an idempotent call until Temporal has taken it."""
+    while True:
+        try:
+            await call()
+        except RPCError as error:
+            log.warning("temporal_unreachable", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _together(parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run the parts side by side; the first that fails ends all, and its exception is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, part in parts.items():
+                group.create_task(part, name=name)
+    except BaseExceptionGroup as group_error:
+        raise group_error.exceptions[0] from group_error
+
+
+async def _until_sigterm(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work, name="broker")
+    told = asyncio.Event()
+
+    def stop() -> None:
+        told.set()
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -1,0 +1,65 @@
+"""The registry as the broker's activities ask for it: one git cache, and each commit loaded once per process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from longshore.registry.git import Git
+from longshore.registry.loading import LoadedCommit, load_snapshot
+from longshore.schemas.commits import ValidationResult
+from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.failures import LongshoreError
+from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.rollouts import SpecRequest
+
+# A snapshot of 100 deployments takes about 1 MB; the newest commits are asked for by validation, plan and rollouts.
+SNAPSHOTS_KEPT = 8
+
+
+class RegistryService:
+    """One branch of one registry. Methods raise LongshoreError GIT_UNREACHABLE while a host does not answer."""
+
+    def __init__(self, git: Git, url: str, branch: str) -> None:
+        self._git = git
+        self._url = url
+        self._branch = branch
+        self._loaded: dict[str, LoadedCommit] = {}
+        self._loading: dict[str, asyncio.Lock] = {}
+
+    async def look(self) -> str:
+        """Return the newest commit of the branch that touches more than what the broker writes."""
+        head = await self._git.fetch_branch(self._url, self._branch)
+        return await self._git.effective_head(self._url, head)
+
+    async def validate(self, sha: str) -> ValidationResult:
+        return (await self._load(sha)).result
+
+    async def snapshot(self, sha: str) -> RegistrySnapshot:
+        """Return what the commit says should run. Raises the first finding of a commit that is rejected."""
+        loaded = await self._load(sha)
+        if loaded.snapshot is None:
+            issue = loaded.issues[0]
+            raise LongshoreError(issue.code, str(issue))
+        return loaded.snapshot
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        return await self._git.is_ancestor(self._url, older, newer)
+
+    async def spec(self, request: SpecRequest) -> DeploymentSpec:
+        """Return the spec that the plan saw. Raises TAG_MOVED where the references lead elsewhere by now."""
+        spec = (await self.snapshot(request.sha)).specs.get(request.deployment_id)
+        if spec is None or spec.digest != request.digest:
+            raise LongshoreError(
+                "TAG_MOVED", f"{request.deployment_id} reads otherwise than when {request.sha[:10]} was planned"
+            )
+        return spec
+
+    async def _load(self, sha: str) -> LoadedCommit:
+        async with self._loading.setdefault(sha, asyncio.Lock()):
+            loaded = self._loaded.pop(sha, None) or await load_snapshot(self._git, self._url, sha)
+            self._loaded[sha] = loaded  # at the end: the dictionary is ordered by last use
+        while len(self._loaded) > SNAPSHOTS_KEPT:
+            oldest = next(iter(self._loaded))
+            del self._loaded[oldest]
+            self._loading.pop(oldest, None)
+        return loaded

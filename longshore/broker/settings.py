@@ -1,0 +1,129 @@
+"""Every setting of the broker. `cli/settings.py` makes a flag, a variable and a file key of each."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from longshore.schemas.commands import CommandIntervals
+from longshore.schemas.devices import PresenceIntervals
+from longshore.schemas.fleet import FleetSettings
+from longshore.schemas.patterns import NAME
+
+_Port = Annotated[int, Field(ge=0, le=65535)]
+_URL_NAME = re.compile(r"([^/:]+?)(?:\.git)?/*$")
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class ControlSettings(BaseModel):
+    """What `longshore broker` and `longshore up` have in common."""
+
+    model_config = ConfigDict(frozen=True)
+
+    registry: Annotated[str, Field(min_length=1, description="URL of the registry repository.")]
+    registry_name: Annotated[
+        str | None, Field(pattern=NAME, description="Its name in workflow ids; without it the last part of the URL.")
+    ] = None
+    branch: Annotated[str, Field(min_length=1, description="The branch whose head says what should run.")] = "main"
+    state_dir: Annotated[Path, Field(description="Folder for the git cache and for the embedded server's data.")] = (
+        Path("longshore-broker")
+    )
+
+    webhook_host: Annotated[str, Field(description="Address on which the git webhook listens.")] = "127.0.0.1"
+    webhook_port: Annotated[_Port, Field(description="Its port; 0 takes a free one.")] = 8088
+    webhook_secret: Annotated[
+        SecretStr | None, Field(description="Secret of the git host's webhook; without it every delivery is refused.")
+    ] = None
+    webhook_secret_before: Annotated[
+        SecretStr | None, Field(description="The webhook secret before that, accepted while it is being replaced.")
+    ] = None
+
+    poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch (PRD §5.2).")] = (
+        timedelta(seconds=30)
+    )
+    first_report_grace: Annotated[
+        timedelta, Field(description="How long a plan waits for devices that were never heard of.")
+    ] = timedelta(seconds=5)
+    heartbeat_interval: Annotated[timedelta, Field(description="Time between two signs of life of a device.")] = (
+        timedelta(seconds=30)
+    )
+    suspect_after: Annotated[timedelta, Field(description="Silence after which a device is asked directly.")] = (
+        timedelta(seconds=60)
+    )
+    failed_after: Annotated[timedelta, Field(description="Silence after which a device counts as failed.")] = timedelta(
+        seconds=120
+    )
+    load_timeout: Annotated[timedelta, Field(description="Longest time for one LOAD or RELOAD, retries included.")] = (
+        timedelta(hours=2)
+    )
+    unload_timeout: Annotated[timedelta, Field(description="Longest time for one UNLOAD, retries included.")] = (
+        timedelta(minutes=15)
+    )
+
+    git_name: Annotated[str, Field(description="Author of the commits that record the state.")] = "Longshore"
+    git_email: Annotated[str, Field(description="Their author's e-mail address.")] = "longshore@localhost"
+
+    max_cached_workflows: Annotated[
+        int, Field(ge=1, description="Workflows kept in memory; at least one per device and deployment.")
+    ] = 2000
+    log_level: Annotated[LogLevel, Field(description="Least level that is logged.")] = LogLevel.INFO
+
+    @property
+    def name(self) -> str:
+        """The registry's name: as set, or `model-registry` for `https://git.example/ops/model-registry.git`."""
+        if self.registry_name is not None:
+            return self.registry_name
+        found = _URL_NAME.search(self.registry)
+        return re.sub(r"[^a-z0-9-]+", "-", found[1].lower()) if found else "registry"
+
+    @property
+    def webhook_secrets(self) -> tuple[bytes, ...]:
+        given = (self.webhook_secret, self.webhook_secret_before)
+        return tuple(secret.get_secret_value().encode() for secret in given if secret is not None)
+
+    @property
+    def presence(self) -> PresenceIntervals:
+        return PresenceIntervals(
+            heartbeat=self.heartbeat_interval, suspect_after=self.suspect_after, failed_after=self.failed_after
+        )
+
+    @property
+    def fleet(self) -> FleetSettings:
+        return FleetSettings(
+            poll_interval=self.poll_interval, first_report_grace=self.first_report_grace, presence=self.presence
+        )
+
+    @property
+    def commands(self) -> CommandIntervals:
+        return CommandIntervals(load_close=self.load_timeout, unload_close=self.unload_timeout)
+
+
+class BrokerSettings(ControlSettings):
+    temporal: Annotated[
+        str | None,
+        Field(description="Temporal server as HOST:PORT; without it the Temporal profile's, else localhost:7233."),
+    ] = None
+    namespace: Annotated[
+        str | None, Field(description="Temporal namespace; without it the Temporal profile's, else `default`.")
+    ] = None
+    temporal_profile: Annotated[
+        str | None, Field(description="Profile of Temporal's own configuration file, for TLS and API keys.")
+    ] = None
+
+
+class UpSettings(ControlSettings):
+    """`longshore up` brings its own Temporal server."""
+
+    temporal_port: Annotated[_Port, Field(description="Port of the embedded Temporal server.")] = 7233
+    ui_port: Annotated[_Port, Field(description="Port of its Web UI.")] = 8233
