@@ -90,7 +90,7 @@ def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: s
     commands = []
     for rank, best in enumerate(heapq.nsmallest(count, fitting), start=1):
         worker_id = str(best[-1])
-        reason = f"{rank} of {len(fitting)} that fit: {_room(occupancy.usage(worker_id))}"
+        reason = f"rank {rank} of {len(fitting)} that fit: {_room(occupancy.usage(worker_id))}"
         command = PlannedCommand(action=Action.LOAD, worker_id=worker_id, reason=reason)
         occupancy.put(reserved(held.get(worker_id), target, command))
         commands.append(command)

@@ -27,7 +27,8 @@ def _deployment(deployment: DeploymentPlan) -> Iterator[str]:
     for command in deployment.commands:
         yield _command(command, width)
     if deployment.unplaced:
-        yield f"  ! {deployment.unplaced} of {deployment.replicas} wanted replicas have no place"
+        wanted = f"{deployment.replicas} wanted replicas"
+        yield f"  ! {deployment.unplaced} of {wanted} find no place for {deployment.version}"
     for rejection in deployment.rejections:
         yield f"    {rejection.worker_id}: {'; '.join(rejection.reasons)}"
     if deployment.truncated:
