@@ -1,0 +1,132 @@
+"""Follow one push from the webhook to the end of its workflow, and tell each thing when it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from longshore.cli.demo.processes import DemoFailed
+from longshore.cli.demo.report import Step
+from longshore.cli.demo.stage import Stage
+from longshore.schemas.commits import CommitOutcome, CommitResult
+from longshore.schemas.devices import ModelReport
+from longshore.schemas.lifecycle import ModelState
+
+BEGIN_TIMEOUT = 30.0  # seconds from the webhook to a workflow, or from the workflow to its plan
+END_TIMEOUT = 600.0  # seconds; a first load downloads the model's packages
+AGREE_TIMEOUT = 30.0  # seconds between the end of the workflow and the devices' own reports
+LOOK = 0.1  # seconds between two looks at the devices
+
+Seen = dict[tuple[str, str], tuple[str, str]]
+Tick = Callable[[], None]
+
+
+async def follow(stage: Stage, sha: str, step: Step, tick: Tick = lambda: None) -> CommitResult:
+    """Announce the push of `sha` and return its workflow's result. Raises DemoFailed unless it was applied.
+
+    `tick` is called at every look. The step's facts are filled with the seconds from the push to each event.
+    """
+    began = time.monotonic()
+    screen, watcher = stage.screen, stage.watcher
+    status = await stage.announce()
+    if not 200 <= status < 300:  # noqa: PLR2004 (RFC 9110: success)
+        raise DemoFailed(f"the broker's webhook answered {status} to a signed push")
+    screen.good(f"pushed {sha[:10]}; the webhook answered {status}")
+
+    async def begun() -> bool:
+        return await watcher.has_begun(sha)
+
+    await stage.processes.until("the commit's workflow begins", begun, BEGIN_TIMEOUT)
+    step.facts["workflow_began"] = round(time.monotonic() - began, 3)
+    ending = asyncio.create_task(watcher.result(sha))
+    try:
+        with screen.bars():
+            await _watch(stage, sha, ending, tick)
+        result = await ending
+        step.facts["workflow_ended"] = round(time.monotonic() - began, 3)
+    finally:
+        ending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ending
+    _judge(result)
+    await _agree(stage)
+    step.facts["devices_agree"] = round(time.monotonic() - began, 3)
+    screen.good(f"commit {sha[:10]}: {result.summary}")
+    return result
+
+
+async def _watch(stage: Stage, sha: str, ending: asyncio.Task[CommitResult], tick: Tick) -> None:
+    """Tell the plan, then each change on a device, until the workflow has ended."""
+    deadline = time.monotonic() + END_TIMEOUT
+    seen: Seen = _seen(await stage.watcher.models())
+    deployments: tuple[str, ...] | None = None
+    while not ending.done():
+        stage.processes.check()
+        tick()
+        if deployments is None and (plan := await stage.watcher.plan(sha)) is not None:
+            deployments = tuple(d.deployment_id for d in plan.deployments)
+            for deployment in plan.deployments:
+                for command in deployment.commands:
+                    what = " ".join(filter(None, [command.action, deployment.version]))
+                    stage.screen.say(
+                        f"plan: {deployment.deployment_id}: {what} on {command.worker_id}: {command.reason}"
+                    )
+        for deployment_id in deployments or ():
+            for worker_id, progress in (await stage.watcher.progress(deployment_id)).items():
+                stage.screen.bar(
+                    f"{worker_id} {deployment_id}", progress.progress, f"{progress.step} {progress.detail}"
+                )
+        seen = _tell_changes(stage, seen, await stage.watcher.models())
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"the workflow of commit {sha[:10]} has not ended within {END_TIMEOUT:g} s")
+        await asyncio.wait([ending], timeout=LOOK)
+    _tell_changes(stage, seen, await stage.watcher.models())
+
+
+def _seen(models: dict[tuple[str, str], ModelReport]) -> Seen:
+    return {key: (model.state, model.version or "") for key, model in models.items()}
+
+
+def _tell_changes(stage: Stage, before: Seen, models: dict[tuple[str, str], ModelReport]) -> Seen:
+    now = _seen(models)
+    for (worker_id, deployment_id), (state, version) in sorted(now.items()):
+        if before.get((worker_id, deployment_id)) == (state, version):
+            continue
+        model = models[worker_id, deployment_id]
+        arriving = f" → {model.incoming_version}" if model.incoming_version else ""
+        why = f": {model.error.code}: {model.error.message}" if model.error else ""
+        stage.screen.say(f"{worker_id}  {deployment_id}  {state.upper():<10}{version}{arriving}{why}")
+        share = 1.0 if state == ModelState.READY else None
+        stage.screen.bar(f"{worker_id} {deployment_id}", share, state)
+    for worker_id, deployment_id in sorted(before.keys() - now.keys()):
+        stage.screen.say(f"{worker_id}  {deployment_id}  gone")
+    return now
+
+
+def _judge(result: CommitResult) -> None:
+    if result.outcome is CommitOutcome.APPLIED:
+        return
+    reasons = [str(issue) for issue in result.issues]
+    reasons += [f"{answer.deployment_id}: {answer.outcome}: {answer.message}" for answer in result.answers]
+    raise DemoFailed("\n".join([f"the commit was not applied: {result.summary}", *reasons]))
+
+
+async def _agree(stage: Stage) -> None:
+    """Wait until every device reports what the ledger has of it: each replica READY in its version."""
+
+    async def agreed() -> bool:
+        fleet = await stage.watcher.fleet()
+        models = await stage.watcher.models()
+        wanted = {(s.worker_id, s.deployment_id): (s.state, s.version) for s in fleet.slots} if fleet else {}
+        serving = {key: (m.state, m.version) for key, m in models.items() if m.state is not ModelState.IDLE}
+        return fleet is not None and wanted == serving
+
+    await stage.processes.until("every device reports what the ledger wants of it", agreed, AGREE_TIMEOUT)
+
+
+async def holders(stage: Stage, deployment_id: str) -> list[str]:
+    """Return the devices on which a deployment is READY."""
+    models = await stage.watcher.models()
+    return sorted(w for (w, d), model in models.items() if d == deployment_id and model.state is ModelState.READY)
