@@ -1,0 +1,185 @@
+"""One device's daemon, from its first to its last moment (DESIGN §5 "Start-up order").
+
+Start: lock the state folder → journal → prove each runner → routes of what is proved → only then bind the ADS socket →
+Envoy → Temporal. Nobody is asked for anything on the way, so that a device that is offline serves what it served.
+
+SIGTERM and SIGINT finish or break off what is under way, say goodbye, drain and stop everything. SIGHUP leaves runners
+and Envoy running for the next daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from longshore.schemas.devices import BreakerReport, DeviceStatus
+from longshore.schemas.failures import Failure
+from longshore.schemas.workers import WorkerConfig
+from longshore.worker_host import caches, routes
+from longshore.worker_host.agent import Agent
+from longshore.worker_host.artifacts import Artifacts
+from longshore.worker_host.breakers import Breaker
+from longshore.worker_host.bringing_up import Stores
+from longshore.worker_host.checkouts import Checkouts
+from longshore.worker_host.environments import Environments
+from longshore.worker_host.envoy import Envoy
+from longshore.worker_host.host import Outside, WorkerHost
+from longshore.worker_host.instances import Instance, RunPaths
+from longshore.worker_host.journal import Journal
+from longshore.worker_host.settings import WorkerHostSettings
+from longshore.worker_host.state_dir import StateDir
+from longshore.worker_host.stats import ClusterStats
+from longshore.worker_host.supervisor import Supervisor
+from longshore.worker_host.support import Support
+from longshore.worker_host.traffic import Traffic
+
+log = structlog.get_logger()
+
+
+class Stop(Enum):
+    DRAIN = "drain"
+    HANDOVER = "handover"
+
+
+class SideTaskDied(Exception):
+    """A part that runs as long as the daemon has ended; its own error is the cause."""
+
+
+class Daemon:
+    def __init__(
+        self, settings: WorkerHostSettings, worker: WorkerConfig, state: StateDir, journal: Journal, paths: RunPaths
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._cache = state.cache
+        self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._breakers = tuple(Breaker(name) for name in ("git", "packages", "storage"))
+        git, packages, storage = self._breakers
+        self._environments = Environments(state.cache, packages)
+        self._supervisor = Supervisor(
+            paths,
+            journal,
+            start_timeout=settings.start_timeout.total_seconds(),
+            drain_timeout=settings.drain_timeout.total_seconds(),
+            on_exit=self._runner_exited,
+            support=Support(state.cache / "support"),
+        )
+        ads_socket = paths.root / "ads.sock"
+        self._traffic = Traffic(
+            ads_socket,
+            node_id=worker.worker_id,
+            listen=settings.listen_address,
+            ack_timeout=settings.ack_timeout.total_seconds(),
+        )
+        self._envoy = Envoy(
+            paths.root,
+            node_id=worker.worker_id,
+            ads_socket=ads_socket,
+            state=state.root,
+            drain_timeout=settings.drain_timeout.total_seconds(),
+        )
+        self._paths = paths
+        outside = Outside(
+            paths=paths,
+            stores=Stores(Checkouts(state.cache, git), self._environments, Artifacts(state.cache, storage)),
+            runners=self._supervisor,
+            traffic=self._traffic,
+            stats=self._stats,
+            pythons=self._environments.pythons,
+            breakers=self._breaker_reports,
+        )
+        self._host = WorkerHost(settings, worker, journal, outside)
+        self._agent = Agent(settings, worker.worker_id, self._host, self._host.presence)
+
+    async def run(self) -> None:
+        """Serve until a signal. Raises SideTaskDied, and then leaves runners and Envoy running."""
+        await self._start()
+        side_tasks = [
+            asyncio.create_task(self._agent.run(), name="agent"),
+            asyncio.create_task(self._housekeeping(), name="housekeeping"),
+        ]
+        self._listen_to_signals()
+        waited: list[asyncio.Future[Any]] = [self._stop, *side_tasks]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        dead = [task for task in side_tasks if task.done()]
+        await self._end(Stop.HANDOVER if dead else self._stop.result())
+        for task in side_tasks:
+            task.cancel()
+        await asyncio.gather(*side_tasks, return_exceptions=True)
+        if dead:
+            log.error("side_task_died", task=dead[0].get_name())
+            raise SideTaskDied(dead[0].get_name()) from dead[0].exception()
+
+    async def _start(self) -> None:
+        adopted = {instance.instance_id for instance in await self._supervisor.adopt()}
+        self._host.recovery.resume(adopted)
+        await self._traffic.start(routes.table(self._host.models.all(), adopted, self._paths))
+        await asyncio.gather(self._envoy.ensure(), self._environments.probe())
+        self._host.recovery.start()
+        log.info("worker_host_started", adopted=len(adopted), listen=self._settings.listen)
+
+    async def _end(self, stop: Stop) -> None:
+        log.info("worker_host_stopping", how=stop.value)
+        handover = stop is Stop.HANDOVER
+        self._host.reporter.say(DeviceStatus.RESTARTING if handover else DeviceStatus.LEAVING)
+        await self._agent.stop(self._host.commands.stop)
+        await self._host.recovery.stop()
+        if handover:
+            self._envoy.release()
+            self._supervisor.release()
+        else:
+            await self._envoy.stop()
+            await self._supervisor.stop_all()
+        await self._traffic.stop()
+        log.info("worker_host_stopped")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._request, Stop.DRAIN)
+        loop.add_signal_handler(signal.SIGHUP, self._request, Stop.HANDOVER)
+
+    def _request(self, stop: Stop) -> None:
+        if not self._stop.done():
+            self._stop.set_result(stop)
+
+    def _runner_exited(self, instance: Instance, failure: Failure) -> None:
+        self._host.recovery.runner_exited(instance, failure)
+
+    async def _stats(self) -> Mapping[str, ClusterStats]:
+        counters = await self._envoy.stats()
+        clusters = {i.instance_id: routes.backend(i, self._paths).cluster for i in self._supervisor.running()}
+        return {name: counters[cluster] for name, cluster in clusters.items() if cluster in counters}
+
+    def _breaker_reports(self) -> tuple[BreakerReport, ...]:
+        return tuple(breaker.report() for breaker in self._breakers)
+
+    async def _housekeeping(self) -> None:
+        await asyncio.sleep(self._settings.unclaimed_after.total_seconds())
+        await self._host.recovery.stop_unclaimed()
+        while True:
+            await caches.collect(self._cache, self._named(), self._settings.cache_max_bytes)
+            await asyncio.sleep(self._settings.cache_interval.total_seconds())
+
+    def _named(self) -> set[Path]:
+        """Return every path that the journal names: what runs, and what would be started after a reboot."""
+        serving = (record.serving for record in self._host.models.all() if record.serving)
+        instances = [*self._journal.all(), *serving]
+        return {Path(path) for i in instances for path in (i.python, i.checkout, i.artifacts)}
+
+
+async def run(settings: WorkerHostSettings, worker: WorkerConfig) -> None:
+    """Be the daemon of one device until a signal. Raises LongshoreError where it cannot start."""
+    state = await StateDir(settings.state_dir).acquire(handover=settings.handover)
+    journal = Journal(state.journal)
+    try:
+        await Daemon(settings, worker, state, journal, state.run_paths(journal)).run()
+    finally:
+        journal.close()
+        state.release()

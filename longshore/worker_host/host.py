@@ -1,0 +1,104 @@
+"""The parts of a worker host, put together, and what they offer to Temporal (`activities.devices.Host`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from longshore.activities.devices import Lease
+from longshore.schemas.commands import CommandResult
+from longshore.schemas.devices import BreakerReport, PresenceRequest
+from longshore.schemas.workers import WorkerConfig
+from longshore.worker_host.bringing_up import BringingUp, Stores
+from longshore.worker_host.command_queue import CommandQueue
+from longshore.worker_host.commands import AnyCommand, Commands
+from longshore.worker_host.instances import RunPaths
+from longshore.worker_host.journal import Journal
+from longshore.worker_host.loading import Loading
+from longshore.worker_host.models import Models
+from longshore.worker_host.parts import Routes, Runners
+from longshore.worker_host.presence import Presence
+from longshore.worker_host.recovery import Recovery
+from longshore.worker_host.reports import Reporter
+from longshore.worker_host.request_counts import Counters, RequestCounts
+from longshore.worker_host.settings import WorkerHostSettings
+from longshore.worker_host.unloading import Unloading
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What a host acts on: real in the daemon, fake in the tests of commands."""
+
+    paths: RunPaths
+    stores: Stores
+    runners: Runners
+    traffic: Routes
+    stats: Callable[[], Awaitable[Mapping[str, Counters]]]
+    """Instance id → Envoy's counters."""
+    pythons: Callable[[], tuple[str, ...]]
+    breakers: Callable[[], tuple[BreakerReport, ...]]
+
+
+class WorkerHost:
+    def __init__(self, settings: WorkerHostSettings, worker: WorkerConfig, journal: Journal, outside: Outside) -> None:
+        changed = asyncio.Event()
+        runners, traffic = outside.runners, outside.traffic
+        counts = RequestCounts(journal, runners, outside.stats, _now)
+        bringing_up = BringingUp(worker, outside.stores, runners)
+        queue = CommandQueue(settings.concurrency)
+        self.models = Models(journal, changed.set)
+        loading = Loading(
+            worker=worker,
+            models=self.models,
+            bringing_up=bringing_up,
+            runners=runners,
+            traffic=traffic,
+            paths=outside.paths,
+            count_requests=counts.update,
+            clock=_now,
+        )
+        self.recovery = Recovery(
+            models=self.models,
+            queue=queue,
+            loading=loading,
+            runners=runners,
+            traffic=traffic,
+            backoff=settings.restart_backoff,
+            window=settings.restart_window,
+        )
+        self.commands = Commands(
+            worker_id=worker.worker_id,
+            models=self.models,
+            queue=queue,
+            loading=loading,
+            unloading=Unloading(self.models, runners, traffic, count_requests=counts.update),
+            recovery=self.recovery,
+            backoff=settings.backoff,
+            interval=settings.command_interval,
+            clock=_now,
+        )
+        self.reporter = Reporter(
+            worker,
+            journal,
+            runners,
+            bringing_up,
+            count_requests=counts.update,
+            progress=self.commands.progress,
+            pythons=outside.pythons,
+            breakers=outside.breakers,
+            data_address=settings.listen,
+            clock=_now,
+        )
+        self.presence = Presence(journal, self.reporter.report, interval=settings.presence_interval, changed=changed)
+
+    async def execute(self, command: AnyCommand, lease: Lease) -> CommandResult:
+        return await self.commands.execute(command, lease)
+
+    async def hold_presence(self, request: PresenceRequest, task_token: bytes) -> None:
+        await self.presence.hold(request, task_token)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,156 @@
+"""LOAD and RELOAD (PRD §6.2). Which of the two is done follows from what is found, not from the command's name.
+
+A plan may be older than what runs: a LOAD can find a version that serves (then it is replaced without a gap), and a
+RELOAD can find nothing (then there is nothing to keep). Either way the spec of the command is what runs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+
+import structlog
+
+from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.workers import WorkerConfig
+from longshore.worker_host import admission, routes, steps
+from longshore.worker_host.attempts import Attempt
+from longshore.worker_host.bringing_up import BringingUp
+from longshore.worker_host.instances import Instance, RunPaths
+from longshore.worker_host.journal import Record
+from longshore.worker_host.lifecycle import Event
+from longshore.worker_host.models import Models
+from longshore.worker_host.parts import Hook, Routes, Runners
+from longshore.worker_host.processes import uninterrupted
+from longshore.xds.routing import Unavailable
+
+log = structlog.get_logger()
+
+
+class Loading:
+    def __init__(
+        self,
+        *,
+        worker: WorkerConfig,
+        models: Models,
+        bringing_up: BringingUp,
+        runners: Runners,
+        traffic: Routes,
+        paths: RunPaths,
+        count_requests: Hook,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`count_requests` reads Envoy's counters a last time before those of a replaced version vanish."""
+        self._worker = worker
+        self._models = models
+        self._bringing_up = bringing_up
+        self._runners = runners
+        self._traffic = traffic
+        self._paths = paths
+        self._count_requests = count_requests
+        self._clock = clock
+
+    async def run(self, spec: DeploymentSpec, attempt: Attempt) -> Record:
+        """Make `spec` serve. Where its digest serves already, only the record learns of the new spec."""
+        record = self._models.get(spec.deployment_id)
+        serving = self.alive(record)
+        if serving is None:
+            former = record.serving if record.serving and record.serving.digest == spec.digest else None
+            return await self._load(spec, former, attempt)
+        if serving.spec.digest == spec.digest:
+            renewed = serving.model_copy(update={"spec": spec})
+            return self._models.update(spec.deployment_id, serving=renewed, error=None)
+        return await self._reload(spec, serving, attempt)
+
+    def alive(self, record: Record) -> Instance | None:
+        """Return the instance that serves, where it is not merely remembered."""
+        if record.serving is None or record.state not in (ModelState.READY, ModelState.RELOADING):
+            return None
+        running = {instance.instance_id for instance in self._runners.running()}
+        return record.serving if record.serving.instance_id in running else None
+
+    async def _load(self, spec: DeploymentSpec, former: Instance | None, attempt: Attempt) -> Record:
+        log.info("model_load_started", deployment_id=spec.deployment_id, model_version=spec.version)
+        step = attempt.steps.follow(steps.LOAD).step
+        with ExitStack() as held:
+            self._admit(spec, attempt, held)
+            with step("state_loading"):
+                self._models.fire(
+                    spec.deployment_id,
+                    Event.LOAD,
+                    incoming_version=spec.version,
+                    unavailable=Unavailable.NOT_LOADED,
+                    endpoint=spec.endpoint,
+                )
+            candidate = await self._bringing_up.candidate(spec, attempt.generation, attempt.steps, former)
+            with step("route_flip"):
+                await self._give_traffic(candidate, attempt)
+            with step("state_ready"):
+                self._now_serves(candidate)
+                record = self._models.fire(spec.deployment_id, Event.LOADED)
+        seconds = sum(attempt.steps.seconds.values())
+        with step("capacity_update"):  # what is reported follows from the runners there are; nothing is stored
+            log.info(
+                "model_load_success",
+                deployment_id=spec.deployment_id,
+                model_version=spec.version,
+                total_duration_ms=round(seconds * 1000),
+            )
+        return record
+
+    async def _reload(self, spec: DeploymentSpec, old: Instance, attempt: Attempt) -> Record:
+        log.info(
+            "model_reload_started",
+            deployment_id=spec.deployment_id,
+            old_version=old.version,
+            new_version=spec.version,
+        )
+        step = attempt.steps.follow(steps.RELOAD).step
+        with ExitStack() as held:
+            self._admit(spec, attempt, held)
+            with step("state_reloading"):
+                self._models.fire(spec.deployment_id, Event.RELOAD, incoming_version=spec.version)
+            candidate = await self._bringing_up.candidate(spec, attempt.generation, attempt.steps)
+            with step("atomic_swap"):
+                await self._give_traffic(candidate, attempt)
+                self._now_serves(candidate)
+        with step("old_version_cleanup"):
+            await self._runners.drain(old.instance_id)
+        with step("state_ready"):
+            record = self._models.fire(spec.deployment_id, Event.RELOADED)
+        log.info(
+            "model_reload_success",
+            deployment_id=spec.deployment_id,
+            new_version=spec.version,
+            total_duration_ms=round(sum(attempt.steps.seconds.values()) * 1000),
+        )
+        return record
+
+    def _admit(self, spec: DeploymentSpec, attempt: Attempt, held: ExitStack) -> None:
+        with attempt.steps.step("command_validation"):
+            held.enter_context(self._bringing_up.room_for(spec))
+        with attempt.steps.step("schema_compatibility_check"):
+            admission.require_schema_version(spec, self._worker)
+
+    async def _give_traffic(self, candidate: Instance, attempt: Attempt) -> None:
+        route = routes.to_instance(candidate, self._paths)
+        try:
+            await self._traffic.set_route(
+                route, before_flip=attempt.pass_point_of_no_return, before_removal=self._count_requests
+            )
+        except BaseException:  # whatever kept it from its traffic: nobody else will end it
+            await uninterrupted(self._runners.stop(candidate.instance_id))
+            raise
+
+    def _now_serves(self, instance: Instance) -> None:
+        self._models.update(
+            instance.deployment_id,
+            serving=instance,
+            loaded_at=self._clock(),
+            endpoint=instance.spec.endpoint,
+            unavailable=Unavailable.NOT_LOADED,
+            incoming_version=None,
+            error=None,
+        )

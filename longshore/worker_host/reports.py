@@ -1,0 +1,105 @@
+"""The device's word about itself (PRD §6.3): from the journal, the runners and Envoy's counters."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from longshore.schemas.devices import BreakerReport, DeviceReport, DeviceStatus, ModelReport
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.workers import WorkerConfig
+from longshore.worker_host import admission, resources
+from longshore.worker_host.bringing_up import BringingUp
+from longshore.worker_host.instances import Instance
+from longshore.worker_host.journal import Journal, Record, Traffic
+from longshore.worker_host.parts import Hook, Runners
+from longshore.worker_host.resources import HostSampler
+
+
+class Reporter:
+    def __init__(
+        self,
+        worker: WorkerConfig,
+        journal: Journal,
+        runners: Runners,
+        bringing_up: BringingUp,
+        *,
+        count_requests: Hook,
+        progress: Callable[[str], float | None],
+        pythons: Callable[[], tuple[str, ...]],
+        breakers: Callable[[], tuple[BreakerReport, ...]],
+        data_address: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`progress`: how far the command at work on a deployment is (0 to 1), None where there is none."""
+        self._worker = worker
+        self._journal = journal
+        self._runners = runners
+        self._bringing_up = bringing_up
+        self._count_requests = count_requests
+        self._progress = progress
+        self._pythons = pythons
+        self._breakers = breakers
+        self._data_address = data_address
+        self._clock = clock
+        self._sequence = itertools.count(1)
+        self.boot_id = secrets.token_hex(8)
+        self._host = HostSampler()
+        self._goodbye: DeviceStatus | None = None
+
+    def say(self, goodbye: DeviceStatus) -> None:
+        """Report this status from now on: `leaving` or `restarting`."""
+        self._goodbye = goodbye
+
+    async def report(self) -> DeviceReport:
+        """Return a fresh report, numbered."""
+        await self._count_requests()
+        running = {instance.instance_id: instance for instance in self._runners.running()}
+        traffic = self._journal.traffic()
+        models = tuple(
+            self._model(record, running, traffic.get(record.deployment_id))
+            for record in self._journal.records()
+            if _worth_telling(record)
+        )
+        return DeviceReport(
+            worker_id=self._worker.worker_id,
+            boot_id=self.boot_id,
+            sequence=next(self._sequence),
+            status=self._goodbye or resources.status(self._worker.capacity, sum(m.memory_bytes for m in models)),
+            timestamp=self._clock(),
+            capacity=admission.reserved(self._worker.capacity, self._bringing_up.reserved()),
+            models=models,
+            data_address=self._data_address,
+            pythons=self._pythons(),
+            usage=self._host.sample(),
+            breakers=self._breakers(),
+        )
+
+    def _model(self, record: Record, running: Mapping[str, Instance], traffic: Traffic | None) -> ModelReport:
+        spec = record.spec
+        mine = [instance for instance in running.values() if instance.deployment_id == record.deployment_id]
+        card = spec.card.resources if spec else None
+        return ModelReport(
+            deployment_id=record.deployment_id,
+            state=record.state,
+            generation=record.generation,
+            version=spec.version if spec else None,
+            digest=spec.digest if spec else None,
+            incoming_version=record.incoming_version,
+            progress=self._progress(record.deployment_id),
+            loaded_at=record.loaded_at,
+            last_inference=traffic.last_inference if traffic else None,
+            request_count=traffic.requests if traffic else 0,
+            memory_bytes=sum(self._runners.memory_bytes(instance.instance_id) for instance in mine),
+            cpu=card.cpu if card else 0.0,
+            gpu=card.gpu if card else 0,
+            error=record.error,
+            retry=record.retry,
+        )
+
+
+def _worth_telling(record: Record) -> bool:
+    """Say whether the broker has any use for it: not for what went, without an error, and only fences now."""
+    return record.state is not ModelState.IDLE or record.error is not None

@@ -1,0 +1,106 @@
+"""Every setting of the worker host. `cli/settings.py` makes a flag, a variable and a file key of each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from longshore.schemas.failures import Backoff
+
+_Count = Annotated[int, Field(ge=1)]
+_HOST_PORT = r"^[^:\s]+:[0-9]{1,5}$"
+
+
+class WorkerHostSettings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    config: Annotated[Path, Field(description="This device's file of the registry: workers/<id>.yaml.")]
+    temporal: Annotated[
+        str | None,
+        Field(description="Temporal server as HOST:PORT; without it the Temporal profile's, else localhost:7233."),
+    ] = None
+    namespace: Annotated[
+        str | None, Field(description="Temporal namespace; without it the Temporal profile's, else `default`.")
+    ] = None
+    temporal_profile: Annotated[
+        str | None, Field(description="Profile of Temporal's own configuration file, for TLS and API keys.")
+    ] = None
+    state_dir: Annotated[Path, Field(description="Folder for journal, caches, logs and sockets; one daemon each.")] = (
+        Path("longshore-state")
+    )
+    listen: Annotated[str, Field(pattern=_HOST_PORT, description="Where Envoy serves inferences, as HOST:PORT.")] = (
+        "127.0.0.1:8080"
+    )
+    handover: Annotated[
+        bool, Field(description="Take over from the daemon that runs on this state folder; its models keep serving.")
+    ] = False
+
+    log_level: Annotated[str, Field(description="Least level of the log lines: DEBUG, INFO, WARN, ERROR.")] = "INFO"
+
+    concurrency: Annotated[_Count, Field(description="Loads and reloads carried out at once.")] = 2
+    backoff_base: Annotated[timedelta, Field(description="Pause after a command's first failure (PRD §8.2).")] = (
+        timedelta(seconds=30)
+    )
+    backoff_factor: Annotated[
+        float, Field(ge=1, description="What the pause is multiplied by after each further failure.")
+    ] = 2.0
+    backoff_cap: Annotated[timedelta, Field(description="Longest pause between two tries of a command.")] = timedelta(
+        minutes=5
+    )
+    backoff_attempts: Annotated[_Count, Field(description="Tries of a command before it counts as failed.")] = 4
+
+    presence_interval: Annotated[timedelta, Field(description="Time between two reports to the broker.")] = timedelta(
+        seconds=30
+    )
+    command_interval: Annotated[timedelta, Field(description="Time between two signs of life of a command.")] = (
+        timedelta(seconds=5)
+    )
+    reconnect_cap: Annotated[timedelta, Field(description="Longest pause between two tries to reach Temporal.")] = (
+        timedelta(seconds=30)
+    )
+
+    start_timeout: Annotated[timedelta, Field(description="How long a model may take to start.")] = timedelta(
+        minutes=10
+    )
+    drain_timeout: Annotated[timedelta, Field(description="How long running requests may finish (PRD §6.2).")] = (
+        timedelta(seconds=60)
+    )
+    ack_timeout: Annotated[timedelta, Field(description="How long Envoy may take to accept a configuration.")] = (
+        timedelta(seconds=15)
+    )
+    restart_base: Annotated[timedelta, Field(description="Pause before a crashed model's second restart.")] = timedelta(
+        seconds=1
+    )
+    restart_cap: Annotated[timedelta, Field(description="Longest pause between two restarts of a model.")] = timedelta(
+        minutes=1
+    )
+    restart_limit: Annotated[_Count, Field(description="Crashes within the window that make a model FAILED.")] = 5
+    restart_window: Annotated[timedelta, Field(description="How long a crash counts.")] = timedelta(minutes=10)
+    unclaimed_after: Annotated[
+        timedelta, Field(description="How long a runner found at start-up may wait for the command that it belongs to.")
+    ] = timedelta(minutes=5)
+
+    cache_max_bytes: Annotated[int, Field(ge=0, description="Size at which unused cache entries are removed.")] = (
+        20 * 1024**3
+    )
+    cache_interval: Annotated[timedelta, Field(description="Time between two looks at the cache's size.")] = timedelta(
+        minutes=30
+    )
+
+    @property
+    def backoff(self) -> Backoff:
+        """How failures of commands are retried (PRD §8.2)."""
+        return Backoff(self.backoff_base, self.backoff_factor, self.backoff_cap, self.backoff_attempts)
+
+    @property
+    def restart_backoff(self) -> Backoff:
+        """How crashed runners are restarted. Their first restart does not wait."""
+        return Backoff(self.restart_base, 2.0, self.restart_cap, self.restart_limit)
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host, int(port)
