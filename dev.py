@@ -186,6 +186,7 @@ def lock(rest):
     """`dev.py lock` keeps what is locked where it fits; `dev.py lock --upgrade` takes the newest."""
     runtime, dev = LOCKS
     run([*COMPILE, *rest, "pyproject.toml", "--extra", "demo", "--output-file", runtime])
+    run([*COMPILE, *rest, "pyproject.toml", "--constraint", runtime, "--output-file", "requirements/broker.txt"])
     run([*COMPILE, *rest, "--group", "dev", "--constraint", runtime, "--output-file", dev])
     run([*COMPILE, *rest, "requirements/uv.in", "--constraint", runtime, "--output-file", "requirements/uv.txt"])
 

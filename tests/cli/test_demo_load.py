@@ -66,7 +66,7 @@ async def test_a_closed_connection_is_one_failure_and_is_opened_again():
     ):
         await load.more(30)
     assert load.failed == 1
-    assert load.outcomes["ConnectionResetError"] == 1
+    assert load.outcomes["RemoteProtocolError"] == 1
     assert connections == [2]
 
 

@@ -65,8 +65,6 @@ class Connection:
                 answer = event
             elif isinstance(event, h11.EndOfMessage) and answer is not None:
                 return answer
-            elif isinstance(event, h11.ConnectionClosed):
-                raise ConnectionResetError("closed before the answer was complete")
 
     def close(self) -> None:
         if self._writer is not None:
