@@ -6,7 +6,7 @@ from longshore.planning.deployment import plan_ending, plan_running
 from longshore.planning.occupancy import Occupancy
 from longshore.planning.placement import Fleet
 from longshore.schemas.fleet import PlanningInput
-from longshore.schemas.plans import Plan
+from longshore.schemas.plans import Goal, Plan
 from longshore.schemas.registries import RegistrySnapshot
 
 
@@ -32,4 +32,10 @@ def make_plan(observed: PlanningInput, desired: RegistrySnapshot) -> Plan:
         generation=generation if deployments else observed.generation,
         deployments=deployments,
         workers=tuple(sorted(desired.workers)),
+        goals={name: _goal(name, desired) for name in sorted(desired.manifests)},
     )
+
+
+def _goal(deployment_id: str, desired: RegistrySnapshot) -> Goal:
+    replicas = desired.manifests[deployment_id].wanted_replicas
+    return Goal(version=desired.specs[deployment_id].version if replicas else None, replicas=replicas)

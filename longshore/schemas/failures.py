@@ -51,6 +51,7 @@ FAILURES: dict[str, FailureKind] = {
             UNKNOWN_FIELD="Remove the field or correct its spelling.",
             DUPLICATE_ID="Give each manifest its own id, equal to its file name.",
             WORKER_CONFIG_INVALID="Mend the worker configuration: PRD §3.3 lists the fields.",
+            REGISTRY_UNKNOWN="Start `longshore up` or `longshore broker` for it, or name it with --registry-name.",
             REF_UNPINNED="Pin a tag vX.Y.Z or a commit id; branches are not accepted.",
             REPOSITORY_NOT_FOUND="Check the repository's URL, and that the broker may read it.",
             REF_NOT_FOUND="Push the tag, or correct the ref: the repository does not have it.",
@@ -91,6 +92,7 @@ FAILURES: dict[str, FailureKind] = {
         *_rows(
             Category.NETWORK,
             retriable=True,
+            BROKER_UNREACHABLE="Start a broker (`longshore up` or `longshore broker`); what runs keeps running.",
             GIT_UNREACHABLE="Check the git host; the operation is tried again by itself.",
             STORAGE_UNAVAILABLE="Check the artifact store; the operation is tried again by itself.",
             PACKAGE_INDEX_UNAVAILABLE="Check the package index; the operation is tried again by itself.",

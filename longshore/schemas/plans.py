@@ -104,6 +104,14 @@ class DeploymentPlan(Message):
     """How many rejections were left out by the cap."""
 
 
+class Goal(Message):
+    """What a commit wants of one deployment, whether or not that changes anything."""
+
+    version: str | None
+    """None where nothing should run."""
+    replicas: int
+
+
 class Plan(Message):
     """What one commit changes. Empty `deployments` means that everything already is as desired."""
 
@@ -113,3 +121,5 @@ class Plan(Message):
     deployments: tuple[DeploymentPlan, ...] = ()
     workers: tuple[str, ...] = ()
     """Every configured device, so that each can be given its DeviceWorkflow."""
+    goals: dict[str, Goal] = {}
+    """By deployment id, every manifest of the commit: what `longshore status` measures the fleet against."""

@@ -1,0 +1,193 @@
+"""What `longshore status` tells, put together from the answers of the workflows. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, DeviceView, Health, ModelReport
+from longshore.schemas.failures import FAILURES, Failure
+from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.issues import Issue
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import DeploymentPlan, Goal
+
+IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
+
+
+class WorkerStatus(Message):
+    worker_id: str
+    health: Health
+    status: DeviceStatus | None
+    """The device's own word; None where it was never heard of."""
+    last_heard: datetime | None
+    capacity: DeviceCapacity | None
+    models: tuple[ModelReport, ...] = ()
+    data_address: str = ""
+
+
+class DeploymentState(StrEnum):
+    READY = "ready"
+    """Every wanted replica runs the desired version."""
+    IN_PROGRESS = "in progress"
+    FAILED = "failed"
+    INCOMPLETE = "incomplete"
+    """Nothing failed and nothing is under way, but devices for some replicas are missing."""
+    OFF = "off"
+    """Nothing should run, and nothing does."""
+
+
+class Problem(Message):
+    """Why a replica is not as wanted; `remedy` is the failure table's."""
+
+    worker_id: str
+    code: str
+    message: str
+    remedy: str
+
+
+class DeploymentStatus(Message):
+    deployment_id: str
+    state: DeploymentState
+    desired_version: str | None
+    running_versions: dict[str, int]
+    """Version → how many replicas serve it."""
+    replicas_ready: int
+    """Replicas that serve the desired version."""
+    replicas_wanted: int
+    under_way: tuple[str, ...] = ()
+    """What devices are doing now, such as `RELOADING on worker-a, 45 %`."""
+    problems: tuple[Problem, ...] = ()
+    unplaced: int = 0
+    why_unplaced: tuple[str, ...] = ()
+
+
+class CommitStatus(Message):
+    sha: str
+    started: datetime
+    outcome: CommitOutcome | None
+    """None while it is under way, or where its workflow did not complete."""
+    summary: str
+    issues: tuple[Issue, ...] = ()
+    issues_left_out: int = 0
+
+
+class Status(Message):
+    registry: str
+    applied_sha: str | None
+    generation: int
+    commits: tuple[CommitStatus, ...]
+    """The newest first."""
+    workers: tuple[WorkerStatus, ...]
+    deployments: tuple[DeploymentStatus, ...]
+
+
+def status_of(fleet: FleetView, devices: Mapping[str, DeviceView], commits: Sequence[CommitStatus]) -> Status:
+    """Return all facts, workers and deployments by id."""
+    plan = fleet.plan
+    names = sorted({*fleet.devices, *devices, *(plan.workers if plan else ())})
+    goals: dict[str, Goal] = plan.goals if plan else {}
+    planned = {deployment.deployment_id: deployment for deployment in plan.deployments} if plan else {}
+    ids = sorted({*goals, *(slot.deployment_id for slot in fleet.slots)})
+    reports = {name: view.report for name, view in devices.items()}
+    return Status(
+        registry=fleet.registry,
+        applied_sha=fleet.applied_sha,
+        generation=fleet.generation,
+        commits=tuple(commits),
+        workers=tuple(_worker(name, fleet, devices.get(name)) for name in names),
+        deployments=tuple(
+            _deployment(
+                name,
+                [slot for slot in fleet.slots if slot.deployment_id == name],
+                goals.get(name, Goal(version=None, replicas=0)),
+                planned.get(name),
+                reports,
+            )
+            for name in ids
+        ),
+    )
+
+
+def _worker(worker_id: str, fleet: FleetView, view: DeviceView | None) -> WorkerStatus:
+    record = fleet.devices.get(worker_id)
+    report = view.report if view else None
+    return WorkerStatus(
+        worker_id=worker_id,
+        health=view.health if view else record.health if record else Health.UNKNOWN,
+        status=report.status if report else record.status if record else None,
+        last_heard=view.last_evidence if view else None,
+        capacity=report.capacity if report else None,
+        models=report.models if report else (),
+        data_address=report.data_address if report else "",
+    )
+
+
+def _deployment(
+    deployment_id: str,
+    slots: Sequence[Slot],
+    goal: Goal,
+    planned: DeploymentPlan | None,
+    reports: Mapping[str, DeviceReport | None],
+) -> DeploymentStatus:
+    serving = Counter(version for slot in slots if (version := _serving(slot)) is not None)
+    ready = sum(slot.state is ModelState.READY and slot.version == goal.version for slot in slots)
+    problems = tuple(_problem(slot, _model(slot, reports)) for slot in slots if slot.code is not None)
+    under_way = tuple(_doing(slot, _model(slot, reports)) for slot in slots if slot.state in IN_FLIGHT)
+    if under_way:
+        state = DeploymentState.IN_PROGRESS
+    elif problems:
+        state = DeploymentState.FAILED
+    elif goal.replicas == 0 and not slots:
+        state = DeploymentState.OFF
+    else:
+        whole = ready == goal.replicas and (planned is None or not planned.unplaced)
+        state = DeploymentState.READY if whole else DeploymentState.INCOMPLETE
+    return DeploymentStatus(
+        deployment_id=deployment_id,
+        state=state,
+        desired_version=goal.version,
+        running_versions=dict(sorted(serving.items())),
+        replicas_ready=ready,
+        replicas_wanted=goal.replicas,
+        under_way=under_way,
+        problems=problems,
+        unplaced=planned.unplaced if planned else 0,
+        why_unplaced=tuple(f"{r.worker_id}: {'; '.join(r.reasons)}" for r in planned.rejections) if planned else (),
+    )
+
+
+def _serving(slot: Slot) -> str | None:
+    """Return the version that answers requests there, as far as the ledger knows."""
+    if slot.state is ModelState.READY:
+        return slot.version
+    return slot.previous_version if slot.state is ModelState.RELOADING else None
+
+
+def _model(slot: Slot, reports: Mapping[str, DeviceReport | None]) -> ModelReport | None:
+    report = reports.get(slot.worker_id)
+    models = report.models if report else ()
+    return next((model for model in models if model.deployment_id == slot.deployment_id), None)
+
+
+def _problem(slot: Slot, model: ModelReport | None) -> Problem:
+    """Return the device's own account of the failure where it has one, else what the ledger knows: the code."""
+    code = slot.code or "INTERNAL_ERROR"
+    failure = model.error if model and model.error and model.error.code == code else None
+    failure = failure or Failure(code=code, message=f"{slot.version} on {slot.worker_id}")
+    remedy = FAILURES[code].remedy if code in FAILURES else ""
+    return Problem(worker_id=slot.worker_id, code=code, message=failure.message, remedy=remedy)
+
+
+def _doing(slot: Slot, model: ModelReport | None) -> str:
+    version = "" if slot.state is ModelState.UNLOADING else f" {slot.version}"
+    text = f"{slot.state.upper()}{version} on {slot.worker_id}"
+    if model is not None and model.progress is not None:
+        text += f", {model.progress:.0%}"
+    if model is not None and model.retry is not None and model.error is not None:
+        text += f", attempt {model.retry.attempts} failed: {model.error.code}: {model.error.message}"
+    return text

@@ -1,0 +1,107 @@
+"""`longshore status` on a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longshore.cli.durations import format_duration
+from longshore.cli.status.facts import CommitStatus, DeploymentState, DeploymentStatus, Status, WorkerStatus
+from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.devices import Health
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.quantities import format_memory
+
+_SHORT_SHA = 7
+
+_COLOURS: dict[str, str] = {
+    Health.HEALTHY: "green",
+    Health.RECOVERING: "yellow",
+    Health.SUSPECT: "yellow",
+    Health.FAILED: "red",
+    DeploymentState.READY: "green",
+    DeploymentState.IN_PROGRESS: "yellow",
+    DeploymentState.INCOMPLETE: "red",
+    CommitOutcome.APPLIED: "green",
+    CommitOutcome.PARTLY_APPLIED: "red",
+    CommitOutcome.REJECTED: "red",
+    CommitOutcome.HISTORY_REWRITTEN: "red",
+}
+
+
+def show(status: Status, console: Console | None = None, now: datetime | None = None) -> None:
+    """Print the status: the last commits, the deployments, the workers, and what is wrong with its remedy."""
+    console = console or Console()
+    now = now or datetime.now(UTC)
+    applied = status.applied_sha[:_SHORT_SHA] if status.applied_sha else "none yet"
+    console.print(f"registry {status.registry}, applied commit {applied}, generation {status.generation}")
+    for commit in status.commits:
+        console.print(_commit(commit, now))
+    console.print(_deployments(status.deployments), _workers(status.workers, now))
+
+
+def _commit(commit: CommitStatus, now: datetime) -> str:
+    outcome = _coloured(commit.outcome or "…")
+    lines = [f"  {commit.sha[:_SHORT_SHA]} {_ago(commit.started, now)} ago: {outcome} {escape(commit.summary)}"]
+    lines += [f"    {escape(str(issue))}\n      {escape(issue.remedy)}" for issue in commit.issues]
+    if commit.issues_left_out:
+        lines.append(f"    and {commit.issues_left_out} more: see errors/ in the registry")
+    return "\n".join(lines)
+
+
+def _deployments(deployments: tuple[DeploymentStatus, ...]) -> Table:
+    table = Table("deployment", "desired", "running", "ready", "state", "what is to be known", title="Deployments")
+    for one in deployments:
+        running = ", ".join(f"{version} ×{count}" for version, count in one.running_versions.items())  # noqa: RUF001 (times)
+        table.add_row(
+            one.deployment_id,
+            one.desired_version or "–",  # noqa: RUF001 (a dash for nothing)
+            running or "–",  # noqa: RUF001
+            f"{one.replicas_ready}/{one.replicas_wanted}",
+            _coloured(one.state),
+            escape("\n".join(_notes(one))),
+        )
+    return table
+
+
+def _notes(one: DeploymentStatus) -> list[str]:
+    notes = list(one.under_way)
+    for problem in one.problems:
+        notes += [f"{problem.code} on {problem.worker_id}: {problem.message}", f"  {problem.remedy}"]
+    if one.unplaced:
+        notes += [f"no device for {one.unplaced} of {one.replicas_wanted} replicas", *one.why_unplaced]
+    return notes
+
+
+def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
+    table = Table("worker", "health", "heard", "memory", "CPU", "GPU", "models", "data plane", title="Workers")
+    for one in workers:
+        room = one.capacity
+        serving = sum(model.state in (ModelState.READY, ModelState.RELOADING) for model in one.models)
+        table.add_row(
+            one.worker_id,
+            _coloured(one.health if one.status in (None, "healthy") else f"{one.health}, {one.status}"),
+            f"{_ago(one.last_heard, now)} ago" if one.last_heard else "never",
+            f"{format_memory(room.used_memory)}/{format_memory(room.max_memory)}" if room else "",
+            f"{room.used_cpu:g}/{room.max_cpu:g}" if room else "",
+            f"{room.used_gpu}/{room.max_gpu}" if room else "",
+            f"{serving} serving, {room.loaded_models}/{room.max_models}" if room else "",
+            one.data_address,
+        )
+    return table
+
+
+def _coloured(word: str) -> str:
+    colour = _COLOURS.get(word.split(",", maxsplit=1)[0])
+    return f"[{colour}]{word}[/{colour}]" if colour else word
+
+
+def _ago(moment: datetime, now: datetime) -> str:
+    seconds = max(0, round((now - moment).total_seconds()))
+    # Whole minutes past the first, whole hours past the first day: an age is read, not reckoned with.
+    coarse = seconds if seconds < 60 else seconds - seconds % 60  # noqa: PLR2004
+    coarse = coarse if seconds < 86_400 else seconds - seconds % 3_600  # noqa: PLR2004
+    return format_duration(timedelta(seconds=coarse))
