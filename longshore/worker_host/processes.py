@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import re
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,6 @@ PIPE_GRACE_SECONDS = 1.0
 
 # What is kept of each stream, in characters: enough for a resolver's explanation, little enough for a payload.
 TAIL_CHARACTERS = 64 * 1024
-_READ_BYTES = 64 * 1024
 
 # How a device's operator says which way is out.
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -100,33 +101,33 @@ async def run(
     """
     program = Path(argv[0]).name
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, output = await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Output(on_line),
             *map(str, argv),
             cwd=cwd,
             env=dict(env),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except FileNotFoundError as error:
         raise LongshoreError("PROGRAM_MISSING", f"{program} is not installed on this device") from error
 
-    tails = (_Tail(), _Tail(on_line))
-    streams = (process.stdout, process.stderr)
-    readers = [asyncio.create_task(_read(s, tail)) for s, tail in zip(streams, tails, strict=True) if s is not None]
+    group = transport.get_pid()
     try:
         async with asyncio.timeout(timeout):
-            await process.wait()
+            await output.exited.wait()
     except TimeoutError:
-        await uninterrupted(_kill_group(process))
-        raise ProcessTimeoutError(program, timeout, tails[1].text()) from None
+        await uninterrupted(_kill_group(group, output))
+        raise ProcessTimeoutError(program, timeout, output.stderr.text()) from None
     except asyncio.CancelledError:
-        await uninterrupted(_kill_group(process))
+        await uninterrupted(_kill_group(group, output))
         raise
     finally:
-        await uninterrupted(_finish(readers, process))
-    return Completed(process.returncode or 0, tails[0].text(), tails[1].text())
+        await uninterrupted(_finish(group, output))
+        transport.close()
+    return Completed(transport.get_returncode() or 0, output.stdout.text(), output.stderr.text())
 
 
 class _Tail:
@@ -134,11 +135,13 @@ class _Tail:
 
     def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
         self._on_line = on_line
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._chunks: deque[str] = deque()
         self._size = 0
         self._line = ""
 
-    def add(self, chunk: str) -> None:
+    def add(self, data: bytes) -> None:
+        chunk = self._decode(data)
         self._chunks.append(chunk)
         self._size += len(chunk)
         while self._size - len(self._chunks[0]) >= TAIL_CHARACTERS:
@@ -152,36 +155,49 @@ class _Tail:
         return "".join(self._chunks)[-TAIL_CHARACTERS:]
 
 
-async def _read(stream: asyncio.StreamReader, tail: _Tail) -> None:
-    while chunk := await stream.read(_READ_BYTES):
-        tail.add(chunk.decode(errors="replace"))
+class _Output(asyncio.SubprocessProtocol):
+    """Hears a program. `exited` is when its leader has ended, `closed` when nobody holds its pipes any more.
+
+    (`Process.wait` of asyncio's streams waits for both, and so for whatever a program leaves behind.)
+    """
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self.stdout = _Tail()
+        self.stderr = _Tail(on_line)
+        self.exited = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        tail = self.stdout if fd == 1 else self.stderr
+        tail.add(data)
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.closed.set()
 
 
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
+async def _kill_group(group: int, output: _Output) -> None:
     """End the whole group: ask it, then make it. The leader is waited for, so that no zombie stays."""
-    _signal_group(process.pid, signal.SIGTERM)
+    _signal_group(group, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TERM_GRACE_SECONDS):
-            await process.wait()
-    _signal_group(process.pid, signal.SIGKILL)
-    await process.wait()
+            await output.exited.wait()
+    _signal_group(group, signal.SIGKILL)
+    await output.exited.wait()
 
 
-async def _finish(readers: list[asyncio.Task[None]], process: asyncio.subprocess.Process) -> None:
-    """Read what is left; a descendant that still holds a pipe is killed, since it is of this group."""
-    if not readers:
-        return
-    ended, still_open = await asyncio.wait(readers, timeout=PIPE_GRACE_SECONDS)
-    if still_open:
-        _signal_group(process.pid, signal.SIGKILL)
-        for reader in still_open:
-            reader.cancel()
-        await asyncio.wait(still_open)
-    for reader in ended:
-        reader.result()
+async def _finish(group: int, output: _Output) -> None:
+    """Hear what is left. A descendant that still holds a pipe is killed: it is of this group."""
+    try:
+        async with asyncio.timeout(PIPE_GRACE_SECONDS):
+            await output.closed.wait()
+    except TimeoutError:
+        _signal_group(group, signal.SIGKILL)
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
+def _signal_group(group: int, number: signal.Signals) -> None:
     # The leader's pid names the group, and is not given out again while the group has a member.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+        os.killpg(group, number)
