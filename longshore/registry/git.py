@@ -20,8 +20,8 @@ from typing import TypeVar
 
 import structlog
 
-from longshore.registry.git_process import GitFailed, damaged, git_environment, remote_failure, shown
-from longshore.registry.repository import CommitInfo, Repository
+from longshore.registry.git_process import GitFailed, damaged, git_environment, push_failure, remote_failure, shown
+from longshore.registry.repository import Author, CommitInfo, Repository
 from longshore.schemas.failures import LongshoreError
 
 log = structlog.get_logger()
@@ -114,6 +114,24 @@ class Git:
             known = await (self._resolve_tag(url, ref) if ref.startswith("v") else self._resolve_id(url, ref))
             _remember(self._commits, {(url, ref): known})
         return known
+
+    async def push_commit(
+        self, url: str, branch: str, base: str, files: Mapping[str, bytes], *, message: str, author: Author
+    ) -> str:
+        """Commit `files` on top of `base` and push it to `branch`, provided that the branch still ends at `base`.
+
+        Returns the new commit's id. Raises LongshoreError STATE_PUSH_CONFLICT where the branch has moved, or as
+        `fetch_branch`.
+        """
+        async with self.exclusively(url) as repository:
+            commit = await repository.add_commit(base, files, message, author)
+            # The lease, although this is a fast-forward: a plain push would bring back what a forced push took away.
+            options = ("--quiet", f"--force-with-lease=refs/heads/{branch}:{base}")
+            try:
+                await repository.git("push", *options, url, f"{commit}:refs/heads/{branch}", limit=self._fetch_limit)
+            except GitFailed as failed:
+                raise push_failure(url, failed.stderr) from failed
+        return commit
 
     async def _resolve_tag(self, url: str, tag: str) -> str:
         name = f"refs/tags/{tag}"

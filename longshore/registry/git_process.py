@@ -129,6 +129,9 @@ _LOCAL = re.compile(
     r"\.lock': File exists|is corrupt|is empty|bad object|unable to read|not send all necessary|bad config"
 )
 
+# Someone else's push came first; the last two when it came within the same instant.
+_CONFLICT = re.compile(r"stale info|fetch first|non-fast-forward|cannot lock ref|failed to update ref")
+
 
 def damaged(stderr: str) -> bool:
     """Tell whether git complains about our own copy (a torn object, a lock left by kill -9), not about its host."""
@@ -145,3 +148,13 @@ def remote_failure(url: str, stderr: str) -> LongshoreError:
     if _AUTH.search(stderr):
         return LongshoreError("AUTH_FAILED", f"{shown(url)}: {reason}", details=stderr)
     return LongshoreError("GIT_UNREACHABLE", f"{shown(url)}: {reason}", details=stderr)
+
+
+def push_failure(url: str, stderr: str) -> LongshoreError:
+    """Return what a failed push to `url` means."""
+    if _CONFLICT.search(stderr):
+        return LongshoreError("STATE_PUSH_CONFLICT", f"the branch of {shown(url)} has moved")
+    if "[remote rejected]" in stderr:  # a protected branch, or a hook
+        reason = next(line.strip() for line in stderr.splitlines() if "[remote rejected]" in line)
+        return LongshoreError("AUTH_FAILED", f"{shown(url)} refuses the broker's push: {reason}", details=stderr)
+    return remote_failure(url, stderr)

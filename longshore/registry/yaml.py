@@ -1,4 +1,4 @@
-"""YAML in: one plain document, its scalars read as the schema says, every value with its line.
+"""YAML in and out: one plain document, its scalars read as the schema says, every value with its line.
 
 Three properties that a ready-made loader does not have together:
 
@@ -10,6 +10,7 @@ Three properties that a ready-made loader does not have together:
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
     SequenceStartEvent,
 )
+from ruamel.yaml.scalarstring import LiteralScalarString
 
 Place = tuple[str | int, ...]
 """The way to a value: keys and indexes from the root."""
@@ -41,6 +43,9 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")  # more digits than any float holds 
 _PREFIXED = re.compile(r"0o[0-7]{1,300}|0x[0-9a-fA-F]{1,250}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+# Longer than any text that we write: ruamel must not fold one.
+_NO_FOLDING = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,28 @@ def parse(data: bytes, schema: Mapping[str, Any]) -> YamlDocument:
     except _Refused as refused:
         document.faults.append(refused.fault)
     return document
+
+
+def dump(value: Any, *, header: str = "") -> bytes:
+    """Return `value` as a document under the comment lines of `header`; texts of several lines stay readable."""
+    yaml = YAML(typ="rt", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = _NO_FOLDING
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = io.StringIO()
+    text.writelines(f"# {line}\n" for line in header.splitlines())
+    yaml.dump(_readable(value), text)
+    return text.getvalue().encode()
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _readable(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(child) for child in value]
+    if isinstance(value, str) and "\n" in value.strip():
+        return LiteralScalarString(value)
+    return value
 
 
 class _Refused(Exception):

@@ -45,6 +45,8 @@ class ModelReport(Message):
 
     deployment_id: str
     state: ModelState
+    since: datetime | None = None
+    """When the state began, by the device's clock."""
     generation: int
     version: str | None = None
     digest: str | None = None

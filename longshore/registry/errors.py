@@ -1,0 +1,182 @@
+"""`errors/<time>-<cause>-<kind>.yaml` (PRD §4.5): what went wrong, for the people who will mend it. Pure.
+
+The cause (the rejected commit, or a hash of commit, deployment, generation and worker) is in the name: a repeated
+activity finds its file there, and two failures within one second have two names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from longshore.registry.repository import CommitInfo
+from longshore.registry.state import file_time, timestamp, worker_status
+from longshore.registry.yaml import dump
+from longshore.schemas.commands import Action
+from longshore.schemas.commits import CommitOutcome, CommitResult
+from longshore.schemas.devices import DeviceView, ModelReport
+from longshore.schemas.failures import FAILURES, Category, Failure
+from longshore.schemas.issues import Severity
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
+
+# A traceback of a hundred frames; its end, where the cause stands, is kept. FAULTS 53 caps a file at 64 KiB.
+_LONGEST_TEXT = 16_000
+
+_KINDS = {Action.LOAD: "load-failure", Action.RELOAD: "reload-failure", Action.UNLOAD: "unload-failure"}
+
+
+@dataclass(frozen=True)
+class ErrorFile:
+    kind: str
+    """What the file's name ends with: `load-failure`, `validation-error`, …"""
+    cause: str
+    """8 hexadecimal digits that stand for what went wrong, however often it is reported."""
+    time: datetime
+    content: bytes
+
+    @property
+    def path(self) -> str:
+        return f"errors/{file_time(self.time)}-{self.cause}-{self.kind}.yaml"
+
+    def is_among(self, paths: Collection[str]) -> bool:
+        """Tell whether this was written before, perhaps with another time."""
+        return any(path.startswith("errors/") and path.endswith(f"-{self.cause}-{self.kind}.yaml") for path in paths)
+
+
+def error_files(
+    result: CommitResult,
+    commit: CommitInfo,
+    snapshot: RegistrySnapshot | None,
+    devices: Mapping[str, DeviceView],
+    now: datetime,
+) -> tuple[ErrorFile, ...]:
+    """Return a file for everything that went wrong with a commit: its rejection, or each failure of its rollouts.
+
+    `snapshot` (None for a rejected commit) and `devices` only add context.
+    """
+    if result.outcome in {CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN}:
+        return (_rejection(result, commit, now),)
+    return tuple(_rollout_errors(result, commit, snapshot, devices, now))
+
+
+def _rejection(result: CommitResult, commit: CommitInfo, now: datetime) -> ErrorFile:
+    rejected = result.outcome is CommitOutcome.REJECTED
+    errors = [issue for issue in result.issues if issue.severity is Severity.ERROR]
+    codes = dict.fromkeys(issue.code for issue in errors) if rejected else ["HISTORY_REWRITTEN"]
+    content = {
+        "timestamp": timestamp(now),
+        "error_type": "validation_error" if rejected else "history_rewritten",
+        "severity": "high",
+        "commit": _commit(commit),
+        "error": {"message": result.summary},
+        "issues": [
+            {
+                "severity": str(issue.severity),
+                "code": issue.code,
+                "file": issue.file,
+                **({"line": issue.line} if issue.line is not None else {}),
+                **({"place": issue.place} if issue.place else {}),
+                "message": issue.message,
+            }
+            for issue in result.issues
+        ],
+        "actions_taken": ["Rejected the commit: nothing that runs was changed"],
+        "recommended_actions": [f"{code}: {FAILURES[code].remedy}" for code in codes],
+    }
+    kind = "validation-error" if rejected else "history-rewritten"
+    return ErrorFile(kind, commit.sha[:8], now, dump(content))
+
+
+def _rollout_errors(
+    result: CommitResult,
+    commit: CommitInfo,
+    snapshot: RegistrySnapshot | None,
+    devices: Mapping[str, DeviceView],
+    now: datetime,
+) -> Iterator[ErrorFile]:
+    for answer in result.answers:
+        deployment = _deployment(answer.deployment_id, snapshot)
+        causes = (commit.sha, answer.deployment_id, str(answer.generation))
+        for slot in answer.results:
+            if slot.failure is None or slot.failure.kind.category is Category.CONTROL:
+                continue  # superseded or fenced: nothing is broken
+            content = _slot_error(answer, slot, slot.failure, deployment, devices.get(slot.worker_id), commit, now)
+            yield ErrorFile(_KINDS[slot.action], _cause(*causes, slot.worker_id), now, dump(content))
+        if answer.outcome is RolloutOutcome.INCOMPLETE:
+            content = {
+                "timestamp": timestamp(now),
+                "error_type": "placement_failure",
+                "severity": "medium",
+                "commit": _commit(commit),
+                "deployment": deployment,
+                "error": {"message": answer.message or "not every wanted replica has a place"},
+                "actions_taken": ["Placed as many replicas as fit"],
+                "recommended_actions": [FAILURES["CAPACITY_INSUFFICIENT"].remedy],
+            }
+            yield ErrorFile("placement-failure", _cause(*causes), now, dump(content))
+
+
+def _slot_error(  # noqa: PLR0917 (what one failure is made of)
+    answer: RolloutAnswer,
+    slot: SlotResult,
+    failure: Failure,
+    deployment: dict[str, Any],
+    device: DeviceView | None,
+    commit: CommitInfo,
+    now: datetime,
+) -> dict[str, Any]:
+    worker = {"id": slot.worker_id, **({"status": worker_status(device)} if device else {})}
+    error = {"code": failure.code, "message": failure.message}
+    if failure.step:
+        error["step"] = failure.step
+    if failure.details:
+        error["stack_trace" if "Traceback" in failure.details else "details"] = failure.details[-_LONGEST_TEXT:]
+    return {
+        "timestamp": timestamp(now),
+        "error_type": f"model_{slot.action.lower()}_failure",
+        "severity": "high",
+        "commit": _commit(commit),
+        "deployment": deployment,
+        "worker": worker,
+        "error": error,
+        "actions_taken": _actions_taken(slot.action, _report_of(answer.deployment_id, device)),
+        "recommended_actions": [failure.remedy],
+    }
+
+
+def _report_of(deployment_id: str, device: DeviceView | None) -> ModelReport | None:
+    models: Sequence[ModelReport] = device.report.models if device and device.report else ()
+    return next((model for model in models if model.deployment_id == deployment_id), None)
+
+
+def _actions_taken(action: Action, report: ModelReport | None) -> list[str]:
+    """Return what the device reports to have done; nothing is claimed that it does not."""
+    actions = []
+    if report and report.retry and report.retry.attempts > 1:
+        actions.append(f"Retried {action.lower()} {report.retry.attempts - 1} times")
+    if report and report.state is ModelState.READY:
+        actions.append(f"Kept version {report.version} serving")
+    if report and report.state is ModelState.FAILED:
+        actions.append("Marked the model as failed")
+    return actions
+
+
+def _commit(commit: CommitInfo) -> dict[str, str]:
+    return {"id": commit.sha, "author": commit.author, "subject": commit.subject}
+
+
+def _deployment(deployment_id: str, snapshot: RegistrySnapshot | None) -> dict[str, Any]:
+    manifest = snapshot.manifests.get(deployment_id) if snapshot else None
+    if manifest is None:
+        return {"id": deployment_id}
+    ref = manifest.model_card_ref
+    return {"id": deployment_id, "model_card_ref": {"repository": ref.repository, "ref": ref.ref}}
+
+
+def _cause(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

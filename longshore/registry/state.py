@@ -1,0 +1,124 @@
+"""`transactions/actual-state.yaml` and its history (PRD §4.4): what a fleet looks like, and when that is news. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from longshore.registry.yaml import dump, parse
+from longshore.schemas.devices import DeviceCapacity, DeviceView, Health, ModelReport
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.quantities import format_memory
+
+STATE_FILE = "transactions/actual-state.yaml"
+HISTORY = "transactions/history"
+
+# They change with every beat or request: committing them would be 2,880 commits a day (FAULTS 51).
+_IMMATERIAL = frozenset({"last_heartbeat", "last_inference", "request_count", "progress"})
+
+
+def render_state(devices: Sequence[DeviceView], now: datetime) -> bytes:
+    """Return the content of actual-state.yaml, workers and models in order of their ids."""
+    workers = [_worker(device) for device in sorted(devices, key=lambda device: device.worker_id)]
+    header = f"This file is managed by the broker - DO NOT EDIT MANUALLY\nLast updated: {timestamp(now)}"
+    return dump({"workers": workers}, header=header)
+
+
+def state_files(
+    devices: Sequence[DeviceView], now: datetime, current: bytes | None, paths: Collection[str]
+) -> dict[str, bytes]:
+    """Return the state and its snapshot as files to write; none where `current` differs in nothing material.
+
+    `paths` are the files that there are: a second change within one second gets a name of its own.
+    """
+    state = render_state(devices, now)
+    if current is not None and material(current) == material(state):
+        return {}
+    return {STATE_FILE: state, _free_name(now, paths): state}
+
+
+def material(state: bytes) -> Any:
+    """Return what of a state file counts as a change: all but times of beats and requests, counters and progress."""
+    return _without_immaterial(parse(state, {}).value)
+
+
+def timestamp(time: datetime) -> str:
+    """Return `time` as PRD §4.4 writes it: `2025-10-28T10:45:00Z`."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def file_time(time: datetime) -> str:
+    """Return `time` as it begins a file's name (PRD §2.3): `2025-10-28T10-45-00`."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+
+
+def _without_immaterial(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_immaterial(child) for key, child in value.items() if key not in _IMMATERIAL}
+    return [_without_immaterial(child) for child in value] if isinstance(value, list) else value
+
+
+def _free_name(now: datetime, paths: Collection[str]) -> str:
+    name, number = f"{HISTORY}/{file_time(now)}-state.yaml", 1
+    while name in paths:
+        number += 1
+        name = f"{HISTORY}/{file_time(now)}-{number}-state.yaml"
+    return name
+
+
+def _worker(device: DeviceView) -> dict[str, Any]:
+    worker = {"worker_id": device.worker_id, "status": worker_status(device)}
+    if device.last_evidence is not None:
+        worker["last_heartbeat"] = timestamp(device.last_evidence)
+    if device.report is None:
+        return worker
+    models = sorted(device.report.models, key=lambda model: model.deployment_id)
+    return {**worker, "capacity": _capacity(device.report.capacity), "models": [_model(model) for model in models]}
+
+
+def worker_status(device: DeviceView) -> str:
+    """Return the broker's judgement where it is a worry, else the device's own word."""
+    if device.health is Health.HEALTHY and device.report is not None:
+        return str(device.report.status)
+    return str(device.health)
+
+
+def _capacity(capacity: DeviceCapacity) -> dict[str, Any]:
+    return {
+        "used_memory": format_memory(capacity.used_memory),
+        "used_cpu": capacity.used_cpu,
+        "loaded_models": capacity.loaded_models,
+    }
+
+
+def _model(model: ModelReport) -> dict[str, Any]:
+    """Return the fields that PRD §4.4 shows for a model in this state; what is not known is left out."""
+    fields: dict[str, Any] = {
+        "deployment_id": model.deployment_id,
+        "status": str(model.state),
+        "model_version": model.version or model.incoming_version,
+    }
+    if model.state is ModelState.FAILED:
+        fields |= {
+            "error": model.error and model.error.message,
+            "error_code": model.error and model.error.code,
+            "failed_at": model.since,
+            "retry_count": max(0, model.retry.attempts - 1) if model.retry else 0,
+        }
+    elif model.state is ModelState.LOADING:
+        fields |= {"loading_started": model.since, "progress": model.progress}
+    else:
+        if model.state is ModelState.RELOADING:
+            fields |= {"incoming_version": model.incoming_version, "progress": model.progress}
+        fields |= {
+            "loaded_at": model.loaded_at,
+            "last_inference": model.last_inference,
+            "request_count": model.request_count,
+            "last_reload_error": model.error and f"{model.error.code}: {model.error.message}",
+        }
+    return {
+        name: timestamp(value) if isinstance(value, datetime) else value
+        for name, value in fields.items()
+        if value is not None
+    }

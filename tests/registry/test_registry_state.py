@@ -1,0 +1,332 @@
+"""The state and error files of PRD §4.4 and §4.5: their texts, and when they are written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longshore.registry.errors import error_files
+from longshore.registry.repository import CommitInfo
+from longshore.registry.state import render_state, state_files
+from longshore.registry.yaml import dump, parse
+from longshore.schemas.commands import Action
+from longshore.schemas.commits import CommitOutcome, CommitResult
+from longshore.schemas.devices import (
+    DeviceCapacity,
+    DeviceReport,
+    DeviceStatus,
+    DeviceView,
+    Health,
+    ModelReport,
+    RetryState,
+)
+from longshore.schemas.failures import Failure
+from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
+
+NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
+GIB = 1024**3
+COMMIT = CommitInfo("c" * 40, "Olga Ops <olga@acme.com>", "Deploy fraud", NOW)
+
+
+def device(worker_id: str, *models: ModelReport, status: DeviceStatus = DeviceStatus.HEALTHY) -> DeviceView:
+    capacity = DeviceCapacity(
+        max_models=5,
+        max_memory=16 * GIB,
+        used_memory=8 * GIB,
+        max_cpu=8.0,
+        used_cpu=4.0,
+        max_gpu=0,
+        used_gpu=0,
+        loaded_models=len(models),
+    )
+    report = DeviceReport(
+        worker_id=worker_id, boot_id="b", sequence=1, status=status, timestamp=NOW, capacity=capacity, models=models
+    )
+    return DeviceView(
+        worker_id=worker_id, health=Health.HEALTHY, last_evidence=NOW - timedelta(seconds=5), report=report
+    )
+
+
+READY = ModelReport(
+    deployment_id="sentiment-prod-useast",
+    state=ModelState.READY,
+    generation=1,
+    version="1.2.3",
+    loaded_at=NOW - timedelta(minutes=10),
+    last_inference=NOW - timedelta(seconds=10),
+    request_count=15234,
+)
+LOADING = ModelReport(
+    deployment_id="recommender-prod-useast",
+    state=ModelState.LOADING,
+    generation=2,
+    incoming_version="3.1.0",
+    since=NOW - timedelta(minutes=3),
+    progress=0.65,
+)
+OUT_OF_MEMORY = Failure(
+    code="RUNNER_OOM",
+    message="Out of memory during model loading",
+    step="start_runner",
+    details="Traceback …\nMemoryError",
+)
+FAILED = ModelReport(
+    deployment_id="fraud-prod-euwest",
+    state=ModelState.FAILED,
+    generation=3,
+    version="2.0.1",
+    since=NOW - timedelta(minutes=5),
+    error=OUT_OF_MEMORY,
+    retry=RetryState(attempts=3, last_attempt=NOW, next_attempt=None),
+)
+
+
+def test_the_state_file_reads_like_the_prds():
+    """PRD §4.4: the header, the workers, and for each model the fields of its state."""
+    unheard = DeviceView(worker_id="worker-z", health=Health.UNKNOWN, last_evidence=None, report=None)
+    views = [
+        unheard,
+        device("worker-us-east-1b", READY, LOADING),
+        device("worker-eu-west-1a", FAILED, status=DeviceStatus.DEGRADED),
+    ]
+    assert render_state(views, NOW).decode() == GOLDEN_STATE
+
+
+def test_a_failed_reload_shows_beside_what_still_serves():
+    """The old version is ready, and why the new one did not come is said."""
+    text = render_state([device("worker-a", READY.model_copy(update={"error": OUT_OF_MEMORY}))], NOW).decode()
+    assert "status: ready" in text
+    assert "last_reload_error: 'RUNNER_OOM: Out of memory during model loading'" in text
+
+
+def test_only_a_material_change_is_written():
+    """Beats, requests and progress are no news; a state, a version, a worker is."""
+    before = render_state([device("worker-a", READY, LOADING)], NOW)
+    later = NOW + timedelta(seconds=30)
+    busier = READY.model_copy(update={"request_count": 99999, "last_inference": later})
+    further = LOADING.model_copy(update={"progress": 0.9})
+    beaten = device("worker-a", busier, further).model_copy(update={"last_evidence": later})
+    assert state_files([beaten], later, before, ["transactions/actual-state.yaml"]) == {}
+    for news in (
+        [device("worker-a", READY, LOADING.model_copy(update={"state": ModelState.READY}))],
+        [device("worker-a", READY.model_copy(update={"version": "1.2.4"}), LOADING)],
+        [beaten, device("worker-b")],
+        [beaten.model_copy(update={"health": Health.SUSPECT})],
+    ):
+        files = state_files(news, later, before, ["transactions/actual-state.yaml"])
+        assert list(files) == ["transactions/actual-state.yaml", "transactions/history/2025-10-28T10-45-30-state.yaml"]
+        assert len(set(files.values())) == 1
+
+
+def test_what_an_operator_did_to_the_file_is_undone():
+    """A state file that is no longer YAML is written anew."""
+    assert state_files([device("worker-a")], NOW, b"\x00[", [])
+
+
+def test_two_snapshots_of_one_second_have_two_names():
+    """The second does not overwrite the first."""
+    taken = [
+        "transactions/history/2025-10-28T10-45-00-state.yaml",
+        "transactions/history/2025-10-28T10-45-00-2-state.yaml",
+    ]
+    files = state_files([device("worker-a")], NOW, None, taken)
+    assert "transactions/history/2025-10-28T10-45-00-3-state.yaml" in files
+
+
+def rejected() -> CommitResult:
+    issues = (
+        Issue(
+            code="REF_UNPINNED", file="models/staging/a.yaml", line=5, place="model_card_ref.ref", message="'main' is …"
+        ),
+        Issue(
+            code="CHECKSUM_MISSING", severity=Severity.WARNING, file="x@v1.0.0:model-card.yaml", message="no checksum"
+        ),
+    )
+    return CommitResult(sha=COMMIT.sha, outcome=CommitOutcome.REJECTED, summary="1 error, 1 warning", issues=issues)
+
+
+def test_a_rejection_names_the_commit_and_every_issue():
+    """PRD §5.1: ops see who pushed what, what is wrong with it, and what to do."""
+    (file,) = error_files(rejected(), COMMIT, None, {}, NOW)
+    assert file.path == "errors/2025-10-28T10-45-00-cccccccc-validation-error.yaml"
+    assert file.content.decode() == GOLDEN_REJECTION
+
+
+def failed_result(*workers: str, outcome: RolloutOutcome = RolloutOutcome.FAILED) -> CommitResult:
+    results = tuple(SlotResult(worker_id=worker, action=Action.LOAD, failure=OUT_OF_MEMORY) for worker in workers)
+    answer = RolloutAnswer(
+        deployment_id="fraud-prod-euwest",
+        generation=3,
+        sha=COMMIT.sha,
+        outcome=outcome,
+        version="2.0.1",
+        results=results,
+        message="1 of 2 replicas has no place",
+    )
+    return CommitResult(sha=COMMIT.sha, outcome=CommitOutcome.PARTLY_APPLIED, summary="", answers=(answer,))
+
+
+def test_a_load_failure_reads_like_the_prds():
+    """PRD §4.5: the deployment, the worker, the error, what was done and what to do."""
+    view = device("worker-eu-west-1a", FAILED, status=DeviceStatus.DEGRADED)
+    (file,) = error_files(failed_result("worker-eu-west-1a"), COMMIT, None, {"worker-eu-west-1a": view}, NOW)
+    assert file.path.startswith("errors/2025-10-28T10-45-00-")
+    assert file.path.endswith("-load-failure.yaml")
+    assert file.content.decode() == GOLDEN_LOAD_FAILURE
+
+
+def test_failures_of_one_second_have_names_of_their_own_that_time_does_not_change():
+    """Two workers that fail together leave two files; the same failures, told again later, are recognised."""
+    first, second = error_files(failed_result("worker-a", "worker-b"), COMMIT, None, {}, NOW)
+    assert first.path != second.path
+    again, _ = error_files(failed_result("worker-a", "worker-b"), COMMIT, None, {}, NOW + timedelta(hours=1))
+    assert again.path != first.path
+    assert again.is_among([first.path])
+    assert not again.is_among([second.path])
+
+
+def test_what_is_nobodys_fault_leaves_no_file():
+    """A superseded command is in order; a replica without a place is told."""
+    superseded = SlotResult(
+        worker_id="worker-a", action=Action.LOAD, failure=Failure(code="SUPERSEDED", message="newer")
+    )
+    result = failed_result(outcome=RolloutOutcome.INCOMPLETE)
+    answer = result.answers[0].model_copy(update={"results": (superseded,)})
+    (file,) = error_files(result.model_copy(update={"answers": (answer,)}), COMMIT, None, {}, NOW)
+    assert file.kind == "placement-failure"
+    assert b"1 of 2 replicas has no place" in file.content
+
+
+def test_a_huge_traceback_keeps_its_end():
+    """The cause stands at the end of a traceback; the file stays small."""
+    huge = OUT_OF_MEMORY.model_copy(update={"details": "Traceback\n" + "x\n" * 100_000 + "MemoryError"})
+    result = failed_result("worker-a")
+    answer = result.answers[0]
+    slot = answer.results[0].model_copy(update={"failure": huge})
+    result = result.model_copy(update={"answers": (answer.model_copy(update={"results": (slot,)}),)})
+    (file,) = error_files(result, COMMIT, None, {}, NOW)
+    assert len(file.content) < 64 * 1024
+    assert b"MemoryError" in file.content
+
+
+values = st.recursive(
+    st.booleans() | st.integers() | st.text(st.characters(codec="utf-8", exclude_categories=["C"])),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(value=st.dictionaries(st.sampled_from(["a", "b"]), values), text=st.text("ab \n:#'\"-\t"))
+def test_what_is_written_reads_back(value, text):
+    """Whatever a message holds, the file is YAML that says the same, multi-line texts included."""
+    document = {**value, "text": text}
+    read = parse(dump(document, header="one\ntwo"), {})
+    assert read.faults == []
+    assert read.value == document
+
+
+GOLDEN_STATE = """\
+# This file is managed by the broker - DO NOT EDIT MANUALLY
+# Last updated: 2025-10-28T10:45:00Z
+workers:
+  - worker_id: worker-eu-west-1a
+    status: degraded
+    last_heartbeat: '2025-10-28T10:44:55Z'
+    capacity:
+      used_memory: 8Gi
+      used_cpu: 4.0
+      loaded_models: 1
+    models:
+      - deployment_id: fraud-prod-euwest
+        status: failed
+        model_version: 2.0.1
+        error: Out of memory during model loading
+        error_code: RUNNER_OOM
+        failed_at: '2025-10-28T10:40:00Z'
+        retry_count: 2
+  - worker_id: worker-us-east-1b
+    status: healthy
+    last_heartbeat: '2025-10-28T10:44:55Z'
+    capacity:
+      used_memory: 8Gi
+      used_cpu: 4.0
+      loaded_models: 2
+    models:
+      - deployment_id: recommender-prod-useast
+        status: loading
+        model_version: 3.1.0
+        loading_started: '2025-10-28T10:42:00Z'
+        progress: 0.65
+      - deployment_id: sentiment-prod-useast
+        status: ready
+        model_version: 1.2.3
+        loaded_at: '2025-10-28T10:35:00Z'
+        last_inference: '2025-10-28T10:44:50Z'
+        request_count: 15234
+  - worker_id: worker-z
+    status: unknown
+"""
+
+GOLDEN_REJECTION = """\
+timestamp: '2025-10-28T10:45:00Z'
+error_type: validation_error
+severity: high
+commit:
+  id: cccccccccccccccccccccccccccccccccccccccc
+  author: Olga Ops <olga@acme.com>
+  subject: Deploy fraud
+error:
+  message: 1 error, 1 warning
+issues:
+  - severity: error
+    code: REF_UNPINNED
+    file: models/staging/a.yaml
+    line: 5
+    place: model_card_ref.ref
+    message: '''main'' is …'
+  - severity: warning
+    code: CHECKSUM_MISSING
+    file: x@v1.0.0:model-card.yaml
+    message: no checksum
+actions_taken:
+  - 'Rejected the commit: nothing that runs was changed'
+recommended_actions:
+  - 'REF_UNPINNED: Pin a tag vX.Y.Z or a commit id; branches are not accepted.'
+"""
+
+GOLDEN_LOAD_FAILURE = """\
+timestamp: '2025-10-28T10:45:00Z'
+error_type: model_load_failure
+severity: high
+commit:
+  id: cccccccccccccccccccccccccccccccccccccccc
+  author: Olga Ops <olga@acme.com>
+  subject: Deploy fraud
+deployment:
+  id: fraud-prod-euwest
+worker:
+  id: worker-eu-west-1a
+  status: degraded
+error:
+  code: RUNNER_OOM
+  message: Out of memory during model loading
+  step: start_runner
+  stack_trace: |-
+    Traceback …
+    MemoryError
+actions_taken:
+  - Retried load 2 times
+  - Marked the model as failed
+recommended_actions:
+  - Raise resources.memory on the card, or use a larger device.
+"""
