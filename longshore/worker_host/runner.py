@@ -38,6 +38,7 @@ MAX_HEAD = 64 * 1024  # bytes; Envoy's own default limit is 60 KiB
 MAX_LINE = 4096  # bytes of a chunk-size or trailer line
 RETRY_AFTER = b"retry-after: 1\r\n"  # seconds: the smallest there is; a queue moves faster than that
 MESSAGE_CAP = 300  # characters of a model's exception in an answer
+STACK_SIZE = 8 * 1024 * 1024  # bytes for the io thread; macOS gives 512 KiB, and JSON may be nested deeply
 TRACEBACK_CAP = 8000  # characters, the end of it: it travels through Temporal to the operator
 OOM_SCORE = 500  # of 1000: under pressure the kernel takes a runner before the daemon or Envoy (DESIGN §5)
 
@@ -55,6 +56,7 @@ PROBLEMS = {
     "draining": (503, "Model draining"),
     "overloaded": (503, "Model overloaded"),
 }
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 REQUEST_LINE = re.compile(r"([A-Za-z]+) ([!-~]+) HTTP/1\.([01])")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")  # RFC 9110 §5
 
@@ -319,6 +321,7 @@ class Service:
         """Listen, and serve in a thread of its own. Called once, by the main thread."""
         server = self._loop.create_unix_server(lambda: Connection(self), self._config["socket"], backlog=1024)
         self._loop.run_until_complete(server)
+        threading.stack_size(STACK_SIZE)
         threading.Thread(target=self._loop.run_forever, name="io", daemon=True).start()
 
     def open(self, schema: Schema) -> None:
@@ -405,10 +408,7 @@ class Service:
         if self._waiting >= self._config["max_queue"]:
             raise Refused("overloaded", f"{self._waiting} requests are waiting already", fields=RETRY_AFTER)
         document = parse(request.body)
-        try:
-            breach = self._schema.breach(document)
-        except ValueError as error:  # lone surrogates: JSON's grammar allows them, no encoding does
-            raise Refused("not-json", f"the body is not JSON: {error}") from error
+        breach = self._schema.breach(document)
         if breach:
             raise Refused("invalid-input", breach["message"], path=breach["path"])
         self._waiting += 1
@@ -422,9 +422,12 @@ def parse(body: bytes) -> Any:
         raise ValueError(name + " is not JSON")
 
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        document = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        if SURROGATE.search(body):  # half a pair is JSON's grammar, but no text: whatever encodes it later would fail
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Refused("not-json", f"the body is not JSON: {error}") from error
+    return document
 
 
 # --- the main thread: the model ---------------------------------------------------------------------------------
@@ -486,14 +489,16 @@ class Schema:
         except ValueError as error:
             raise StartFailed("CARD_INVALID", f"interface.{name} is not a usable schema: {error}") from error
 
-    def breach(self, document: Any) -> dict[str, Any] | None:
-        """Return the first breach as `{message, path}` (a JSON Pointer), None if there is none. Raises ValueError."""
-        if self._validator.is_valid(document):
-            return None
-        for error in self._validator.iter_errors(document):
-            steps = [str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path]
-            return {"message": error.message[:MESSAGE_CAP], "path": "".join("/" + step for step in steps)}
-        return None
+    def breach(self, document: Any) -> dict[str, str] | None:
+        """Return the first breach as `{message, path}` (a JSON Pointer), None if there is none."""
+        try:
+            if self._validator.is_valid(document):
+                return None
+            error = next(self._validator.iter_errors(document))
+        except ValueError as error:  # nested deeper than the validator follows, or of no type that JSON has
+            return {"message": f"cannot be validated: {error}", "path": ""}
+        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path]
+        return {"message": error.message[:MESSAGE_CAP], "path": "".join("/" + step for step in steps)}
 
 
 class Model:
