@@ -1,14 +1,13 @@
 """The local Envoy process: started, watched, started again, adopted by the next daemon, stopped.
 
-Envoy inherits an open lock (flock) whose text is its pid: as long as the lock is held it lives, and the pid is its own;
-there is no race with pid reuse, and it works for a process that is not our child. It runs in a session of its own and
-writes to a log file, so that a killed daemon costs no request.
+Envoy inherits a lock (`locks`) whose text is its pid, which also works for a process that is not our child: that is how
+the next daemon finds it. It runs in a session of its own and writes to a log file, so that a killed daemon costs no
+request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import math
 import os
 import shutil
@@ -25,6 +24,7 @@ import httpx2
 import structlog
 
 from longshore.schemas.failures import LongshoreError
+from longshore.worker_host import locks
 from longshore.worker_host.bootstrap import Bootstrap
 from longshore.worker_host.stats import ClusterStats, parse_stats
 from longshore.xds.listeners import STAT_PREFIX
@@ -76,7 +76,7 @@ class Envoy:
     @property
     def pid(self) -> int | None:
         """The process that serves, None while there is none."""
-        return _holder(self._lock)
+        return locks.holder(self._lock)
 
     async def ensure(self) -> None:
         """Adopt the Envoy that runs here, or start one; from now on it is started again whenever it ends.
@@ -135,18 +135,22 @@ class Envoy:
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         self._file.write_text(self._bootstrap.text())
-        self._bootstrap.admin_socket.unlink(missing_ok=True)
-        with self._lock.open("a") as lock, self._log_file.open("ab") as log:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)
-            return subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, str(self._lock), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock.fileno()],
-                start_new_session=True,
-            )
+        lock = locks.take(self._lock)
+        try:
+            os.truncate(lock, 0)
+            self._bootstrap.admin_socket.unlink(missing_ok=True)
+            with self._log_file.open("ab") as log:
+                return subprocess.Popen(
+                    ["/bin/sh", "-c", _LAUNCH, str(self._lock), *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[lock],
+                    start_new_session=True,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},  # none of the daemon's credentials
+                )
+        finally:
+            os.close(lock)
 
     def _started_from(self, text: str) -> bool:
         return self._file.exists() and self._file.read_text() == text
@@ -193,7 +197,7 @@ class Envoy:
     def _lives(self) -> bool:
         if self._child is not None:
             self._child.poll()  # takes a child's exit status, so that it does not stay as a zombie
-        return _held(self._lock)
+        return locks.held(self._lock)
 
     async def _drain(self) -> None:
         await self._admin("POST", "/drain_listeners?graceful&skip_exit")  # answers now say `connection: close`
@@ -207,13 +211,18 @@ class Envoy:
     async def _end(self) -> None:
         """SIGTERM, then SIGKILL. Envoy obeys the first at once and finishes nothing: drain before."""
         for signal_ in (signal.SIGTERM, signal.SIGKILL):
-            pid = self.pid
+            pid = self.pid or self._newborn
             if pid is None:
                 return
             with suppress(ProcessLookupError):
                 os.kill(pid, signal_)
             if await self._until(self._gone, EXIT_TIMEOUT):
                 return
+
+    @property
+    def _newborn(self) -> int | None:
+        """A child that has not written its pid yet."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
 
     async def _gone(self) -> bool:
         return not self._lives()
@@ -233,26 +242,6 @@ class Envoy:
             answer = await client.request(method, f"http://envoy{path}")
             answer.raise_for_status()
             return answer
-
-
-def _held(lock: Path) -> bool:
-    """Whether a living process holds the lock."""
-    try:
-        with lock.open() as probe:
-            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _holder(lock: Path) -> int | None:
-    """Return the pid of the process that holds the lock."""
-    if not _held(lock):
-        return None
-    text = lock.read_text().strip()
-    return int(text) if text else None
 
 
 def _tail(log: Path) -> str:

@@ -9,12 +9,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
 from longshore.schemas.failures import LongshoreError
-from longshore.xds.conversation import Accepted, Event, Offer, Refused
+from longshore.xds.conversation import Accepted, Conversation, Event, Offer, Refused
 from longshore.xds.node import Identity, Node
 from longshore.xds.snapshot import ResourceType, Snapshot
 
@@ -41,9 +41,8 @@ class Cache:
             self._nodes[node_id].snapshot = snapshot
         else:
             self._nodes[node_id] = Node(snapshot)
-            if self._sessions[node_id]:
-                self._nodes[node_id].connected(self._sessions[node_id][-1].identity)
         for session in self._sessions[node_id]:
+            self._nodes[node_id].build = session.identity.build
             session.wake()
 
     def get(self, node_id: str) -> Snapshot | None:
@@ -56,10 +55,10 @@ class Cache:
         Raises LongshoreError: XDS_NACK with Envoy's own words when it refuses the version or has refused it before,
         ENVOY_WARM_TIMEOUT when there was neither `within` so many seconds (Envoy may be starting, or gone).
         """
-        node = self._nodes[node_id]
-        if node.holds.get(type_) == version:
+        sessions = self._sessions[node_id]
+        if sessions and sessions[-1].conversation.holds(type_) == version:
             return
-        refusal = node.refusal(type_, version)
+        refusal = self._nodes[node_id].refusal(type_, version)
         if refusal is not None:
             raise _refused(type_, version, refusal)
         key = _Awaited(node_id, type_, version)
@@ -69,7 +68,7 @@ class Cache:
             async with asyncio.timeout(within):
                 await waiter
         except TimeoutError as error:
-            connected = "connected" if self._sessions[node_id] else "not connected"
+            connected = "connected" if sessions else "not connected"
             raise LongshoreError(
                 "ENVOY_WARM_TIMEOUT",
                 f"Envoy {node_id} ({connected}) did not accept {type_.name.lower()}s {version} within {within:g} s",
@@ -79,11 +78,11 @@ class Cache:
             if not self._waiters[key]:
                 del self._waiters[key]
 
-    def connect(self, identity: Identity, wake: Callable[[], None]) -> Session:
+    def connect(self, identity: Identity, conversation: Conversation, wake: Callable[[], None]) -> Session:
         """Register one stream; `wake` is called when there may be something new to send. Close what is returned."""
-        session = Session(self, identity, wake)
+        session = Session(self, identity, conversation, wake)
         if identity.node_id in self._nodes:
-            self._nodes[identity.node_id].connected(identity)
+            self._nodes[identity.node_id].build = identity.build
         self._sessions[identity.node_id].append(session)
         return session
 
@@ -96,22 +95,21 @@ class Cache:
         if node_id not in self._nodes or not self._is_present(session):
             return
         self._nodes[node_id].record(event)
-        if not isinstance(event, Accepted | Refused):
-            return
-        for waiter in self._waiters.get(_Awaited(node_id, event.type, event.resources.version), []):
-            if waiter.done():
-                continue
-            if isinstance(event, Accepted):
+        if isinstance(event, Refused):
+            version = event.resources.version
+            for waiter in self._pending(node_id, event.type, version):
+                waiter.set_exception(_refused(event.type, version, event.message))
+        # A refusal also makes certain again what the client holds instead.
+        if isinstance(event, Accepted | Refused) and (held := session.conversation.holds(event.type)):
+            for waiter in self._pending(node_id, event.type, held):
                 waiter.set_result(None)
-            else:
-                waiter.set_exception(_refused(event.type, event.resources.version, event.message))
+
+    def _pending(self, node_id: str, type_: ResourceType, version: str) -> list[asyncio.Future[None]]:
+        waiters = self._waiters.get(_Awaited(node_id, type_, version), [])
+        return [waiter for waiter in waiters if not waiter.done()]
 
     def _disconnect(self, session: Session) -> None:
-        node_id = session.identity.node_id
-        present = self._is_present(session)
-        self._sessions[node_id].remove(session)
-        if present and node_id in self._nodes:
-            self._nodes[node_id].disconnected()
+        self._sessions[session.identity.node_id].remove(session)
 
     def _is_present(self, session: Session) -> bool:
         """Whether this is the node's latest stream; one that lingers half-dead beside it has no say."""
@@ -124,20 +122,22 @@ class Session:
 
     cache: Cache
     identity: Identity
+    conversation: Conversation
     wake: Callable[[], None]
 
-    def offer(self) -> Offer:
-        """Return what this stream's client should get."""
-        return self.cache._offer(self)  # noqa: SLF001 (two halves of one thing)
-
-    def record(self, event: Event) -> None:
-        """Tell the cache what the client has said."""
-        self.cache._record(self, event)  # noqa: SLF001
+    def receive(self, request: Any) -> None:
+        """Take in what the client says, and tell whoever waits for it."""
+        event = self.conversation.receive(request)
+        self.cache._record(self, event)  # noqa: SLF001 (two halves of one thing)
         if isinstance(event, Refused):
             _log.warning(
                 "xds_nack", node_id=self.identity.node_id, type=event.type.name, version=event.resources.version,
                 error=event.message,
             )  # fmt: skip
+
+    def respond(self) -> list[Any]:
+        """Return the DiscoveryResponses to send now."""
+        return self.conversation.respond(self.cache._offer(self))  # noqa: SLF001
 
     def close(self) -> None:
         """Remove the stream; what its node has accepted and refused stays known."""

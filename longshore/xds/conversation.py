@@ -170,7 +170,7 @@ class Conversation:
             subscription = self._subscriptions.get(type_)
             if subscription is None or type_ not in offer:
                 continue
-            if type_ is ResourceType.ROUTE and not self._holds(ResourceType.CLUSTER, offer):
+            if type_ is ResourceType.ROUTE and self._lacks_clusters(offer):
                 break
             if subscription.wants(offer[type_].version):
                 responses.append(self._answer(type_, subscription, offer[type_]))
@@ -178,10 +178,17 @@ class Conversation:
                 break
         return responses
 
-    def _holds(self, type_: ResourceType, offer: Offer) -> bool:
-        """Whether the client has acknowledged what is offered of a type, or never asked for that type."""
+    def holds(self, type_: ResourceType) -> str | None:
+        """Return the version that the client certainly has: None while an answer is open, since it may have that."""
         subscription = self._subscriptions.get(type_)
-        return subscription is None or (type_ in offer and subscription.accepted == offer[type_].version)
+        return subscription.accepted if subscription and subscription.status is not _Status.SENT else None
+
+    def _lacks_clusters(self, offer: Offer) -> bool:
+        """Whether the client asked for clusters and does not have the offered ones."""
+        if ResourceType.CLUSTER not in self._subscriptions:
+            return False
+        clusters = offer.get(ResourceType.CLUSTER)
+        return clusters is None or self.holds(ResourceType.CLUSTER) != clusters.version
 
     def _answer(self, type_: ResourceType, subscription: _Subscription, resources: Resources) -> Any:
         subscription.move(_Move.SEND)

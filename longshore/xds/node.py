@@ -1,4 +1,4 @@
-"""One Envoy as it is known beyond a single stream: what it should hold, what it holds, and what it has refused."""
+"""One Envoy as it is known beyond a single stream: what it should hold, what it accepted last, what it has refused."""
 
 from __future__ import annotations
 
@@ -33,19 +33,10 @@ class Node:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.holds: dict[ResourceType, str] = {}
-        """The versions that the client acknowledged on its present stream."""
-        self._build = ""
+        self.build = ""
+        """The build that spoke last."""
         self._accepted: dict[ResourceType, Resources] = {}
         self._parked: dict[tuple[str, ResourceType, str], str] = {}
-
-    def connected(self, identity: Identity) -> None:
-        """Begin a stream: what the client holds is to be proven anew."""
-        self._build = identity.build
-        self.holds.clear()
-
-    def disconnected(self) -> None:
-        self.holds.clear()
 
     def offer(self) -> Offer:
         """Return what the client should get of each type. A type is absent if all that there is was refused."""
@@ -63,13 +54,12 @@ class Node:
     def record(self, event: Event) -> None:
         """Remember what the client has said."""
         if isinstance(event, Accepted):
-            self.holds[event.type] = event.resources.version
             self._accepted[event.type] = event.resources
         elif isinstance(event, Refused):
             last_good = self._accepted.get(event.type)
             if last_good is None or last_good.version != event.resources.version:
-                self._parked[self._build, event.type, event.resources.version] = event.message
+                self._parked[self.build, event.type, event.resources.version] = event.message
 
     def refusal(self, type_: ResourceType, version: str) -> str | None:
-        """Return why the client's build refuses a version, or None if it is not known to."""
-        return self._parked.get((self._build, type_, version))
+        """Return why the present build refuses a version, or None if it is not known to."""
+        return self._parked.get((self.build, type_, version))

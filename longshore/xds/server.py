@@ -85,7 +85,6 @@ class AdsServer:
         Path(self._socket).unlink(missing_ok=True)
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
-        conversation = Conversation()
         # What to act upon, in order: a request, True for "the offer may have changed", None for the stream's end.
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         reader = asyncio.create_task(_read(requests, inbox), name="ads-reader")
@@ -95,9 +94,9 @@ class AdsServer:
                 if item is not True:
                     if session is None:
                         session = self._connect(Identity.of(item), inbox)
-                    session.record(conversation.receive(item))
+                    session.receive(item)
                 if session is not None:
-                    for response in conversation.respond(session.offer()):
+                    for response in session.respond():
                         await context.write(response)
             # The end by an error ends the call with that error: nothing is swallowed.
             await reader
@@ -110,7 +109,7 @@ class AdsServer:
                 _log.info("xds_stream_closed", node_id=session.identity.node_id)
 
     def _connect(self, identity: Identity, inbox: asyncio.Queue[Any]) -> Session:
-        session = self._cache.connect(identity, lambda: inbox.put_nowait(True))
+        session = self._cache.connect(identity, Conversation(), lambda: inbox.put_nowait(True))
         if self._cache.get(identity.node_id) is None:
             _log.warning("xds_unknown_node", node_id=identity.node_id)
         else:
