@@ -169,8 +169,9 @@ class Artifacts:
 
 def base_name(url: str) -> str:
     """Return the last segment of an object's path. Raises CARD_INVALID where that is no file name."""
-    path = urlsplit(url).path
-    name = unquote(path.rsplit("/", 1)[-1])
+    parts = urlsplit(url)
+    # An HTTP path is quoted and may have a query; a key in a bucket is what it is, question marks and all.
+    name = unquote(parts.path.rsplit("/", 1)[-1]) if parts.scheme.startswith("http") else url.rsplit("/", 1)[-1]
     if name in {"", ".", ".."} or "/" in name or "\0" in name:
         raise LongshoreError("CARD_INVALID", f"{redact(url)} does not end in a file name")
     return name

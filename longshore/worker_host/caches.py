@@ -77,16 +77,21 @@ def _collect(root: Path, keep: AbstractSet[Path], max_bytes: int, oldest_allowed
 
     used = before = sum(sizes.values())
     kept = {path.absolute() for path in keep}
+    waiting = [entry for entry in entries if entry.last_used <= oldest_allowed and not _is_kept(entry.path, kept)]
     removed: list[Path] = []
-    for entry in entries:
-        if used <= max_bytes or entry.last_used > oldest_allowed:
-            break
-        gain = sum(sizes[inode] for inode, count in entry.blocks.items() if names[inode] == count)
-        if not gain or _is_kept(entry.path, kept) or not _remove(entry):
-            continue
-        names.subtract(entry.blocks)
-        used -= gain
-        removed.append(entry.path)
+    progress = True
+    while progress:  # again from the oldest: what is removed may have held the other name of what was passed over
+        progress = False
+        for entry in list(waiting):
+            gain = sum(sizes[inode] for inode, count in entry.blocks.items() if names[inode] == count)
+            if used <= max_bytes or not gain:
+                continue
+            waiting.remove(entry)
+            if _remove(entry):
+                names.subtract(entry.blocks)
+                used -= gain
+                removed.append(entry.path)
+                progress = True
     if removed:
         log.info("cache_collected", entries=len(removed), freed_bytes=before - used, used_bytes=used)
     return Collected(used=used, freed=before - used, removed=tuple(removed))

@@ -94,6 +94,7 @@ class _ArtifactHandler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         if stored.etag:
             self.send_header("ETag", stored.etag)
+        self.send_header("Content-Type", "text/html")
         if stored.chunked:
             self.send_header("Connection", "close")
         else:
@@ -163,7 +164,7 @@ class GitServer:
         if self.modern and request.headers.get("Git-Protocol"):
             env["GIT_PROTOCOL"] = request.headers["Git-Protocol"]
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, check=True)
+        done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, check=False)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
         request.send_response(int(headers.pop("Status", "200").split()[0]))
