@@ -293,7 +293,7 @@ issues:
     file: models/staging/a.yaml
     line: 5
     place: model_card_ref.ref
-    message: '''main'' is …'
+    message: "'main' is …"
   - severity: warning
     code: CHECKSUM_MISSING
     file: x@v1.0.0:model-card.yaml

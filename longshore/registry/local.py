@@ -1,0 +1,81 @@
+"""A registry or model repository on this disk: a folder, a work tree, or any revision of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from longshore.registry.git_process import GitFailed, git_environment, run_git
+from longshore.registry.repository import Repository
+
+
+class UnusablePath(Exception):
+    """There is nothing at the path, or not the revision, that could be checked."""
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    paths: tuple[str, ...]
+    files: dict[str, bytes]
+    """The content of those paths that were wanted."""
+    commit: str | None
+    """None where files were read as they lie in the folder."""
+
+
+Wanted = Callable[[Collection[str]], Collection[str]]
+
+
+async def read_local(folder: Path, rev: str | None, wanted: Wanted, inherited: Mapping[str, str]) -> LocalFiles:
+    """Read a folder as it would be committed now or, with `rev`, as it is at that revision.
+
+    In a work tree only what git would take counts: no ignored file, and no empty folder. Elsewhere every file counts.
+    A bare repository is read at HEAD. Raises UnusablePath.
+    """
+    if not await asyncio.to_thread(folder.is_dir):
+        raise UnusablePath(f"{folder} is no folder")
+    environment = git_environment(inherited)
+    try:
+        found = await run_git(
+            folder,
+            ("rev-parse", "--is-bare-repository", "--absolute-git-dir", "--show-prefix"),
+            environment=environment,
+            discover=True,
+        )
+    except GitFailed as failed:
+        if rev is not None:
+            raise UnusablePath(f"{folder} is in no git repository, so it has no revision {rev}") from failed
+        return await asyncio.to_thread(_read_folder, folder, _walk(folder), wanted)
+    bare, git_dir, prefix = (*found.text.split("\n"), "")[:3]
+    if rev is None and bare == "true":
+        rev = "HEAD"
+    if rev is not None:
+        return await _read_revision(Repository(Path(git_dir), environment), rev, prefix, wanted)
+    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = await run_git(folder, listing, environment=environment, discover=True)
+    names = (os.fsdecode(name) for name in listed.stdout.split(b"\0") if name)
+    return await asyncio.to_thread(_read_folder, folder, names, wanted)
+
+
+async def _read_revision(repository: Repository, rev: str, prefix: str, wanted: Wanted) -> LocalFiles:
+    commit = await repository.commit_id(rev)
+    if commit is None:
+        raise UnusablePath(f"there is no revision {rev}")
+    try:
+        tree = await repository.tree(f"{commit}:{prefix}")
+    except GitFailed as failed:
+        raise UnusablePath(f"the folder {prefix} is not in {rev}") from failed
+    chosen = wanted(tuple(tree))
+    blobs = await repository.blobs({tree[path] for path in chosen})
+    return LocalFiles(tuple(tree), {path: blobs[tree[path]] for path in chosen}, commit)
+
+
+def _walk(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _read_folder(folder: Path, names: Iterable[str], wanted: Wanted) -> LocalFiles:
+    paths = tuple(sorted({name for name in names if (folder / name).is_file()}))
+    return LocalFiles(paths, {path: (folder / path).read_bytes() for path in wanted(paths)}, None)
