@@ -494,11 +494,11 @@ class Schema:
         try:
             if self._validator.is_valid(document):
                 return None
-            error = next(self._validator.iter_errors(document))
+            first = next(self._validator.iter_errors(document))
         except ValueError as error:  # nested deeper than the validator follows, or of no type that JSON has
             return {"message": f"cannot be validated: {error}", "path": ""}
-        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path]
-        return {"message": error.message[:MESSAGE_CAP], "path": "".join("/" + step for step in steps)}
+        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in first.instance_path]
+        return {"message": first.message[:MESSAGE_CAP], "path": "".join("/" + step for step in steps)}
 
 
 class Model:

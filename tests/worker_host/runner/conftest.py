@@ -154,9 +154,12 @@ class Bench:
     async def connect(self, instance: Instance) -> Wire:
         return Wire(*await asyncio.open_unix_connection(str(self.paths.socket(instance.instance_id))))
 
+    def put_artifact(self, instance: Instance, name: str, text: str) -> None:
+        Path(instance.artifacts, name).write_text(text)
+
     def open_gate(self, instance: Instance) -> None:
         """Let go of every request whose x is "wait"."""
-        (Path(instance.artifacts) / "gate").touch()
+        self.put_artifact(instance, "gate", "")
 
     def processes(self) -> list[psutil.Process]:
         """Return every living process that was started from this bench's run directory."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -111,7 +110,7 @@ async def test_load_gets_the_artifacts_and_their_configuration(bench):
     """`load(artifacts, config)`: a folder, and what the file of config_path holds."""
     card = {"artifacts": {"config_path": "https://files.example.com/v1/settings.json"}}
     instance = bench.instance(card=card)
-    Path(instance.artifacts, "settings.json").write_text('{"factor": 7}')
+    bench.put_artifact(instance, "settings.json", '{"factor": 7}')
     await bench.supervisor.start(instance)
     async with bench.client(instance) as client:
         assert (await client.post("/infer/multiplier", json={"x": 6})).json()["y"] == 42

@@ -150,7 +150,7 @@ async def test_a_cancelled_start_leaves_no_process(bench, loading):
     """
     instance = bench.instance({"src/model.py": model})
     starting = asyncio.create_task(bench.supervisor.start(instance))
-    await bench.until(lambda: bench.paths.present())
+    await bench.until(bench.paths.present)
     if loading:
         await bench.until(Path(instance.artifacts, "loading").exists)
     starting.cancel()
