@@ -20,7 +20,7 @@ VERBS = {
     "up": "Start an embedded Temporal server and a broker for one registry.",
     "broker": "Start a broker alone, against any Temporal cluster.",
     "worker-host": "Start the daemon of one device: it runs models and owns the local Envoy.",
-    "status": "Show workers, deployments and the last commit.",
+    "status": "Show workers, deployments and the last commits.",
     "validate": "Check a registry as the broker would, without a server.",
     "init": "Write the skeleton of a registry or of a model repository.",
     "demo": "Show everything at work on this machine, with real models.",

@@ -30,7 +30,8 @@ class StatusSettings(BaseModel):
 @run_with_settings(StatusSettings)
 async def main(
     settings: StatusSettings,
-    json: Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON document.")] = False,  # noqa: FBT002 (a flag)
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON document.")] = False,
 ) -> None:
     """Show workers, deployments and the last commits."""
     from longshore.cli.status.gathering import connect, gather  # noqa: PLC0415 (temporalio, which --help has no use for)

@@ -1,0 +1,205 @@
+"""What `longshore status` tells, from fixed answers of the workflows."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+
+from longshore.cli.status.facts import CommitStatus, DeploymentState, status_of
+from longshore.cli.status.rendering import show
+from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.devices import (
+    DeviceCapacity,
+    DeviceRecord,
+    DeviceReport,
+    DeviceStatus,
+    DeviceView,
+    Health,
+    ModelReport,
+)
+from longshore.schemas.failures import Failure
+from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.issues import Issue
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Demand, DeploymentPlan, Goal, Plan, Rejection
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+GI = 1024**3
+
+
+def slot(deployment_id, worker_id, state=ModelState.READY, version="1.0.0", **facts):
+    return Slot.model_validate(
+        {
+            "deployment_id": deployment_id,
+            "worker_id": worker_id,
+            "generation": 3,
+            "version": version,
+            "digest": version,
+            "priority": 50,
+            "demand": Demand(memory=GI, cpu=1.0),
+            "state": state,
+            **facts,
+        }
+    )
+
+
+def fleet(*slots, goals=None, deployments=(), workers=("worker-a", "worker-b")):
+    return FleetView(
+        registry="registry",
+        applied_sha="abcdef0123",
+        generation=3,
+        devices={name: DeviceRecord(worker_id=name, health=Health.HEALTHY) for name in workers},
+        slots=slots,
+        plan=Plan(
+            sha="abcdef0123",
+            generation=3,
+            workers=workers,
+            goals=goals or {"m": Goal(version="1.0.0", replicas=2)},
+            deployments=deployments,
+        ),
+    )
+
+
+def view(worker_id, *models, health=Health.HEALTHY):
+    return DeviceView(
+        worker_id=worker_id,
+        health=health,
+        last_evidence=NOW - timedelta(seconds=75),
+        report=DeviceReport(
+            worker_id=worker_id,
+            boot_id="b",
+            sequence=1,
+            status=DeviceStatus.HEALTHY,
+            timestamp=NOW,
+            capacity=DeviceCapacity(
+                max_models=5,
+                max_memory=16 * GI,
+                used_memory=4 * GI,
+                max_cpu=8.0,
+                used_cpu=2.0,
+                max_gpu=0,
+                used_gpu=0,
+                loaded_models=len(models),
+            ),
+            models=models,
+            data_address="127.0.0.1:8080",
+        ),
+    )
+
+
+def only(status):
+    (deployment,) = status.deployments
+    return deployment
+
+
+def test_ready_deployment():
+    """Every wanted replica runs the desired version."""
+    one = only(status_of(fleet(slot("m", "worker-a"), slot("m", "worker-b")), {}, ()))
+    assert (one.state, one.desired_version, one.running_versions) == (DeploymentState.READY, "1.0.0", {"1.0.0": 2})
+    assert (one.replicas_ready, one.replicas_wanted) == (2, 2)
+
+
+def test_reload_in_progress_still_serves_the_old_version():
+    """What answers requests and what is coming are both told."""
+    coming = slot("m", "worker-a", ModelState.RELOADING, "1.1.0", previous_version="1.0.0", previous_digest="1.0.0")
+    progress = ModelReport(deployment_id="m", state=ModelState.RELOADING, generation=3, progress=0.45)
+    goals = {"m": Goal(version="1.1.0", replicas=1)}
+    one = only(status_of(fleet(coming, goals=goals), {"worker-a": view("worker-a", progress)}, ()))
+    assert (one.state, one.running_versions, one.replicas_ready) == (DeploymentState.IN_PROGRESS, {"1.0.0": 1}, 0)
+    assert one.under_way == ("RELOADING 1.1.0 on worker-a, 45%",)
+
+
+def test_failure_is_told_in_the_devices_own_words_with_its_remedy():
+    """The ledger has the code, the device the message, the table the remedy."""
+    error = Failure(code="CHECKSUM_MISMATCH", message="s3://m/model: expected 00, got 11")
+    model = ModelReport(deployment_id="m", state=ModelState.READY, generation=3, error=error)
+    ledger = fleet(slot("m", "worker-a", code="CHECKSUM_MISMATCH"), goals={"m": Goal(version="1.1.0", replicas=1)})
+    one = only(status_of(ledger, {"worker-a": view("worker-a", model)}, ()))
+    assert one.state is DeploymentState.FAILED
+    assert [(p.worker_id, p.code, p.message) for p in one.problems] == [
+        ("worker-a", "CHECKSUM_MISMATCH", "s3://m/model: expected 00, got 11")
+    ]
+    assert one.problems[0].remedy.startswith("Upload the artifact again")
+
+
+def test_missing_devices_are_told_with_the_plans_reasons():
+    """INCOMPLETE is no failure of a device: the plan says why nobody takes the replica."""
+    short = DeploymentPlan(
+        deployment_id="m",
+        generation=3,
+        version="1.0.0",
+        digest="1.0.0",
+        replicas=2,
+        changes=(),
+        commands=(),
+        unplaced=1,
+        rejections=(Rejection(worker_id="worker-b", reasons=("memory: 4Gi wanted, 1Gi of 2Gi taken",)),),
+    )
+    one = only(status_of(fleet(slot("m", "worker-a"), deployments=(short,)), {}, ()))
+    assert (one.state, one.replicas_ready, one.unplaced) == (DeploymentState.INCOMPLETE, 1, 1)
+    assert one.why_unplaced == ("worker-b: memory: 4Gi wanted, 1Gi of 2Gi taken",)
+
+
+def test_disabled_and_removed_deployments():
+    """Disabled ones are listed as off; removed ones while something of them is left."""
+    goals = {"off": Goal(version=None, replicas=0)}
+    leaving = slot("gone", "worker-a", ModelState.UNLOADING)
+    states = {d.deployment_id: d.state for d in status_of(fleet(leaving, goals=goals), {}, ()).deployments}
+    assert states == {"gone": DeploymentState.IN_PROGRESS, "off": DeploymentState.OFF}
+
+
+def test_workers_never_heard_of_are_listed():
+    """A device in git without a host is the first thing to see."""
+    workers = status_of(fleet(), {"worker-a": view("worker-a")}, ()).workers
+    assert [(w.worker_id, w.last_heard) for w in workers] == [
+        ("worker-a", NOW - timedelta(seconds=75)),
+        ("worker-b", None),
+    ]
+
+
+def rejected():
+    return CommitStatus(
+        sha="1234567890",
+        started=NOW - timedelta(minutes=2),
+        outcome=CommitOutcome.REJECTED,
+        summary="rejected: 1 findings, nothing that runs has changed",
+        issues=(
+            Issue(
+                code="REF_NOT_FOUND", file="models/production/m.yaml", place="model_card_ref.ref", message="no v9.9.9"
+            ),
+        ),
+    )
+
+
+def test_the_table_tells_all():
+    """What an operator looks for stands in the text, markup in foreign text does no harm."""
+    error = Failure(code="RUNNER_OOM", message="killed at [bold]4Gi[/nonsense]")
+    model = ModelReport(deployment_id="m", state=ModelState.FAILED, generation=3, error=error)
+    ledger = fleet(slot("m", "worker-a", ModelState.FAILED, code="RUNNER_OOM"))
+    out = io.StringIO()
+    status = status_of(ledger, {"worker-a": view("worker-a", model)}, (rejected(),))
+    show(status, Console(file=out, width=250), NOW)
+    text = out.getvalue()
+    for expected in (
+        "registry registry, applied commit abcdef0, generation 3",
+        "1234567 2m ago: rejected rejected: 1 findings",
+        "models/production/m.yaml (model_card_ref.ref): REF_NOT_FOUND: no v9.9.9",
+        "Push the tag",
+        "RUNNER_OOM on worker-a: killed at [bold]4Gi[/nonsense]",
+        "Raise resources.memory",
+        "1m ago",
+        "4Gi/16Gi",
+        "2/8",
+        "127.0.0.1:8080",
+        "never",
+        "0/2",
+    ):
+        assert expected in text
+
+
+def test_json_has_the_same_facts():
+    """Dates, enums and numbers survive."""
+    document = json.loads(status_of(fleet(slot("m", "worker-a")), {"worker-a": view("worker-a")}, ()).model_dump_json())
+    assert document["deployments"][0]["running_versions"] == {"1.0.0": 1}
+    assert document["workers"][0]["capacity"]["max_memory"] == 16 * GI
