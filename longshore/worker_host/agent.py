@@ -128,7 +128,8 @@ class Agent:
         ending = asyncio.create_task(worker.shutdown(), name="temporal-worker-shutdown")
         await asyncio.sleep(0)
         try:
-            await asyncio.wait_for(self._presence.say_goodbye(lambda token: _handle(client, token)), _GOODBYE_SECONDS)
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._presence.say_goodbye(lambda token: _handle(client, token))
         except TimeoutError:
             log.warning("goodbye_unheard")
         await finish_commands()

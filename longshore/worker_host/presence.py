@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -78,10 +79,10 @@ class Presence:
             self._changed.clear()
             if self._held:
                 await self._look(handle_of, await self._report())
-            try:
-                await asyncio.wait_for(self._changed.wait(), self._interval)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: until Python 3.12 it loses a cancellation that arrives together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._changed.wait()
 
     async def say_goodbye(self, handle_of: Callable[[bytes], Handle]) -> None:
         """Answer all that is held, with the status that the report now has."""

@@ -140,11 +140,16 @@ class FakeRunners:
         self.drained: list[str] = []
         self.stopped: list[str] = []
         self.start_errors: list[Exception] = []
+        self.starting = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.status = 200
         self.on_exit: Callable[[Instance, Failure], None] = lambda _instance, _failure: None
         self._running: dict[str, Instance] = {}
 
     async def start(self, instance: Instance) -> None:
+        self.starting += 1
+        await self.gate.wait()
         if self.start_errors:
             raise self.start_errors.pop(0)
         self.started.append(instance)
