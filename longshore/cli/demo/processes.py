@@ -140,6 +140,11 @@ async def _stop(process: Process) -> None:
         await process.child.wait()
 
 
+def search_path() -> str:
+    """Return PATH with this interpreter's own folder first: there the packaged programs are."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def sweep(state: Path) -> list[str]:
     """End what a demo on `state` has left running: ask, then kill after STOP_TIMEOUT. Return their names."""
     ours = [process for process in psutil.process_iter(["name"]) if _is_ours(process, state)]
@@ -155,10 +160,16 @@ def sweep(state: Path) -> list[str]:
 
 
 def _is_ours(process: psutil.Process, state: Path) -> bool:
-    """Tell whether `process` inherited the mark, or is a program inside the state folder: a model's interpreter."""
+    """Tell whether `process` inherited the mark.
+
+    What a worker host starts has a bare environment: an Envoy is known by its configuration in the state folder, a
+    runner by its interpreter there.
+    """
     try:
-        program = process.cmdline()[:1] or [""]
-        return bool(process.environ().get(MARK) == str(state) or program[0].startswith(f"{state}{os.sep}"))
+        program, *arguments = process.cmdline() or [""]
+        told = arguments if Path(program).name == "envoy" else [program]
+        inside = any(text.startswith(f"{state}{os.sep}") for text in told)
+        return inside or bool(process.environ().get(MARK) == str(state))
     except (psutil.Error, OSError):
         return False  # someone else's, or gone
 

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,7 +20,7 @@ import httpx2
 from longshore.cli.demo import fixtures, storage
 from longshore.cli.demo.git import Repository
 from longshore.cli.demo.ports import LOOPBACK, choose
-from longshore.cli.demo.processes import DemoFailed, Processes, sweep
+from longshore.cli.demo.processes import DemoFailed, Processes, search_path, sweep
 from longshore.cli.demo.report import Report
 from longshore.cli.demo.screen import Screen
 from longshore.cli.demo.training import Trainer
@@ -40,7 +39,8 @@ PROGRAMS = {
 }
 # What a second run finds again. Everything else is made anew: a fresh ledger counts its generations from 1, and a
 # device that remembered more would rightly refuse them.
-KEPT = {"cache", "demo.lock"}
+KEPT = {"cache", "devices", "demo.lock"}
+KEPT_SHELVES = {"environments", "locks", "packages", "support"}
 
 
 class Stage:
@@ -142,6 +142,7 @@ class Stage:
             listen = f"{LOOPBACK}:{self.data_ports[file.stem]}"
             arguments = ["worker-host", "--config", str(file), "--temporal", self.temporal]
             arguments += ["--state-dir", str(self.state / "devices" / file.stem), "--listen", listen]
+            self._share_packages(file.stem)
             self.screen.say(f"$ longshore {' '.join(arguments)}")
             await self.processes.longshore(file.stem, *arguments)
         await self.processes.until("all devices report", self.watcher.all_heard, READY_TIMEOUT)
@@ -149,6 +150,13 @@ class Stage:
             view = await self.watcher.device(worker_id)
             if view is not None and view.report is not None:
                 self.screen.good(f"{worker_id} is {view.health}, data plane at {view.report.data_address}")
+
+    def _share_packages(self, worker_id: str) -> None:
+        """Give the devices one download cache: they are one machine here, and three downloads would teach nothing."""
+        packages = self.state / "devices" / worker_id / "cache" / "packages"
+        packages.mkdir(parents=True, exist_ok=True)
+        if not (packages / "uv").exists():
+            (packages / "uv").symlink_to(self.state / "cache" / "uv")
 
     async def announce(self) -> int:
         """Tell the broker's webhook of a push, as a GitHub server would, and return its status."""
@@ -176,11 +184,6 @@ class Stage:
 def client() -> httpx2.AsyncClient:
     """Return an HTTP client that goes straight to loopback, whatever proxy this user has."""
     return httpx2.AsyncClient(timeout=ANSWER_TIMEOUT, trust_env=False)
-
-
-def search_path() -> str:
-    """Return PATH with this interpreter's own folder first: there the packaged programs are."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def check_programs() -> None:
@@ -212,29 +215,20 @@ def clear_leftovers(state: Path, screen: Screen) -> None:
     """End the processes and remove the files of an earlier demo; keep the caches, which are named by content."""
     if left := sweep(state):
         screen.say(f"ended {len(left)} processes that an earlier demo had left: {', '.join(sorted(set(left)))}")
-    for entry in state.iterdir():
-        if entry.name == "devices":
-            for device in entry.iterdir():
-                _remove_all_but_shelves(device)
-        elif entry.is_dir() and entry.name not in KEPT:
-            shutil.rmtree(entry)
-        elif entry.name not in KEPT:
-            entry.unlink()
+    for device in (state / "devices").glob("*"):
+        _empty(device / "cache", KEPT_SHELVES)
+        _empty(device, {"cache"})
+    _empty(state, KEPT)
 
 
-def _remove_all_but_shelves(folder: Path) -> bool:
-    """Keep the folders that a worker host marks as content-addressed; tell whether anything was kept."""
-    if (folder / ".shelf").exists():
-        return True
-    kept = False
-    for entry in folder.iterdir():
+def _empty(folder: Path, kept: set[str]) -> None:
+    for entry in folder.glob("*"):
+        if entry.name in kept:
+            continue
         if entry.is_dir() and not entry.is_symlink():
-            kept |= _remove_all_but_shelves(entry)
+            shutil.rmtree(entry)
         else:
             entry.unlink()
-    if not kept:
-        folder.rmdir()
-    return kept
 
 
 @asynccontextmanager

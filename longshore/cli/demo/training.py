@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from longshore.cli.demo.processes import DemoFailed
+from longshore.cli.demo.processes import DemoFailed, search_path
 
 INGREDIENTS = ("train.py", "requirements.txt", "config/model-config.json")
 """What an artifact is made from."""
@@ -29,7 +29,7 @@ class Trainer:
             python = await self._environment(source / "requirements.txt")
             aside = trained.with_suffix(".new")
             aside.parent.mkdir(parents=True, exist_ok=True)
-            await _run(python, "train.py", aside, cwd=source)
+            await self._run(python, "train.py", aside, cwd=source)
             aside.rename(trained)
         return trained.read_bytes()
 
@@ -39,12 +39,32 @@ class Trainer:
         complete = folder / "complete"
         if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            await _run("uv", "venv", "--quiet", "--python", sys.executable, folder, cwd=requirements.parent)
-            await _run(
+            await self._run("uv", "venv", "--quiet", "--python", sys.executable, folder, cwd=requirements.parent)
+            await self._run(
                 "uv", "pip", "install", "--quiet", "--python", python, "-r", requirements, cwd=requirements.parent
             )
             complete.touch()
         return python
+
+    async def _run(self, *argv: str | Path, cwd: Path) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+        environment = {**inherited, "PATH": search_path(), "UV_CACHE_DIR": str(self._cache / "uv")}
+        child = await asyncio.create_subprocess_exec(
+            *map(str, argv),
+            cwd=cwd,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await child.communicate()
+        except asyncio.CancelledError:
+            child.kill()
+            await child.wait()
+            raise
+        if child.returncode != 0:
+            raise DemoFailed(f"{Path(argv[0]).name} failed:\n{output.decode(errors='replace').strip()}")
 
 
 def _digest(*files: Path) -> str:
@@ -53,23 +73,3 @@ def _digest(*files: Path) -> str:
     for file in files:
         content.update(file.name.encode() + b"\0" + file.read_bytes())
     return content.hexdigest()[:16]
-
-
-async def _run(*argv: str | Path, cwd: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    child = await asyncio.create_subprocess_exec(
-        *map(str, argv),
-        cwd=cwd,
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await child.communicate()
-    except asyncio.CancelledError:
-        child.kill()
-        await child.wait()
-        raise
-    if child.returncode != 0:
-        raise DemoFailed(f"{Path(argv[0]).name} failed:\n{output.decode(errors='replace').strip()}")
