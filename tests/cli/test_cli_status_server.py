@@ -4,16 +4,17 @@ import asyncio
 import json
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from longshore.cli.status.gathering import gather
 from longshore.schemas.commits import CommitOutcome, CommitResult
-from longshore.schemas.devices import DeviceRecord, DeviceView, Health
+from longshore.schemas.devices import DeviceCapacity, DeviceRecord, DeviceReport, DeviceStatus, DeviceView, Health
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.issues import Issue
@@ -21,6 +22,8 @@ from longshore.workflows.conventions import BROKER_QUEUE, commit_workflow_id, de
 
 # Long enough for a loaded machine; a passing test never waits for it.
 PATIENCE_SECONDS = 60.0
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @workflow.defn(name="FleetWorkflow")
@@ -35,12 +38,19 @@ class AnsweringFleet:
         return self.answer
 
 
+@activity.defn(name="report_presence")
+async def hold_presence(report: DeviceReport) -> None:
+    activity.heartbeat(report)
+    await asyncio.Event().wait()
+
+
 @workflow.defn(name="DeviceWorkflow")
 class AnsweringDevice:
     @workflow.run
     async def run(self, answer: DeviceView) -> None:
         self.answer = answer
-        await workflow.wait_condition(lambda: False)
+        later = answer.report.model_copy(update={"data_address": "127.0.0.1:9999"})
+        await workflow.execute_activity("report_presence", later, start_to_close_timeout=timedelta(hours=1))
 
     @workflow.query
     def device(self) -> DeviceView:
@@ -67,6 +77,7 @@ async def client():
         environment.client,
         task_queue=BROKER_QUEUE,
         workflows=[AnsweringFleet, AnsweringDevice, EndedCommit],
+        activities=[hold_presence],
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
     try:
@@ -74,6 +85,14 @@ async def client():
             yield environment.client
     finally:
         await environment.shutdown()
+
+
+def report(worker_id):
+    capacity = DeviceCapacity(
+        max_models=5, max_memory=1, used_memory=0, max_cpu=1.0, used_cpu=0.0, max_gpu=0, used_gpu=0, loaded_models=0
+    )
+    facts = {"boot_id": "b", "sequence": 1, "status": DeviceStatus.HEALTHY, "timestamp": LONG_AGO}
+    return DeviceReport(worker_id=worker_id, capacity=capacity, **facts)
 
 
 async def serve(client, registry):
@@ -102,16 +121,19 @@ async def eventually(client, ready):
 
 
 async def test_registry_devices_and_commits_are_found(client):
-    """The only registry is found by itself; a device without a workflow is shown by what the fleet knows of it."""
+    """The only registry is found by itself; a device's heartbeats count, and one without a workflow is shown."""
     await serve(client, "registry")
-    heard = DeviceView(worker_id="worker-a", health=Health.HEALTHY, last_evidence=None, report=None)
+    heard = DeviceView(worker_id="worker-a", health=Health.HEALTHY, last_evidence=LONG_AGO, report=report("worker-a"))
     await client.start_workflow("DeviceWorkflow", heard, id=device_workflow_id("worker-a"), task_queue=BROKER_QUEUE)
     issue = Issue(code="REF_NOT_FOUND", file="models/production/m.yaml", message="no tag v9.9.9")
     result = CommitResult(sha="12345", outcome=CommitOutcome.REJECTED, summary="rejected", issues=(issue,))
     await client.execute_workflow(
         "RegistryCommitWorkflow", result, id=commit_workflow_id("registry", "12345"), task_queue=BROKER_QUEUE
     )
-    status = await eventually(client, lambda s: getattr(s, "commits", ()) and s.commits[0].outcome)
+    status = await eventually(
+        client, lambda s: getattr(s, "commits", ()) and s.commits[0].outcome and s.workers[0].last_heard > LONG_AGO
+    )
+    assert status.workers[0].data_address == "127.0.0.1:9999"
     assert [(w.worker_id, w.health) for w in status.workers] == [
         ("worker-a", Health.HEALTHY),
         ("worker-b", Health.UNKNOWN),
