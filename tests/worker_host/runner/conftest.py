@@ -36,8 +36,11 @@ MODEL = """
         def __init__(self, artifacts, config):
             self.factor = config.get("factor", 1)
             self.gate = artifacts / "gate"
+            self.begun = artifacts / "begun"
 
         def predict(self, batch):
+            if "wait" in batch:
+                self.begun.touch()
             while "wait" in batch and not self.gate.exists():
                 time.sleep(0.005)
             if "unpredictable" in batch:
@@ -156,6 +159,10 @@ class Bench:
 
     def put_artifact(self, instance: Instance, name: str, text: str) -> None:
         Path(instance.artifacts, name).write_text(text)
+
+    async def begun(self, instance: Instance) -> None:
+        """Wait until the model is at work on a request whose x is "wait"."""
+        await self.until(Path(instance.artifacts, "begun").exists)
 
     def open_gate(self, instance: Instance) -> None:
         """Let go of every request whose x is "wait"."""

@@ -6,13 +6,15 @@ import asyncio
 
 import pytest
 
+from longshore.worker_host import interpreters
+
 
 async def _ask(bench, instance, *values):
     """Send each value on a connection of its own, all before the model begins, and return the answers in order."""
     blocker = await bench.connect(instance)
     blocker.post({"x": "wait"})
+    await bench.begun(instance)
     async with bench.client(instance) as client:
-        await bench.until(lambda: _in_flight(client, 1))
         wires = []
         for number, value in enumerate(values):
             wires.append(await bench.connect(instance))
@@ -202,3 +204,15 @@ async def test_the_environment_of_a_runner_holds_nothing_of_ours(bench, monkeypa
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert environment["HOME"] == str(bench.paths.home(instance.instance_id))
+
+
+async def test_it_runs_on_every_python_that_is_here(bench):
+    """The model's interpreter may be older or newer than ours (older than 3.10 needs a package index, once)."""
+    found = await interpreters.discover()
+    for interpreter in found.values():
+        if interpreter.version >= (3, 10, 0):
+            instance = bench.instance().model_copy(update={"python": str(interpreter.path)})
+            await bench.supervisor.start(instance)
+            answer = await bench.supervisor.infer(instance.instance_id, {"x": 8})
+            assert (answer.status, answer.body) == (200, b'{"y":8,"batch":1}')
+            await bench.supervisor.stop(instance.instance_id)
