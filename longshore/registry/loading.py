@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+
+import structlog
 
 from longshore.registry.cards import CodeRef, FetchedCard, code_refs
 from longshore.registry.contents import read_contents, wanted
@@ -18,6 +21,8 @@ from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import FAILURES, Failure, LongshoreError
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.registries import RegistrySnapshot
+
+log = structlog.get_logger()
 
 # So many model repositories are fetched at once: enough to hide their latency, few enough for any host's limits.
 _AT_ONCE = 8
@@ -57,12 +62,19 @@ async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
     Raises LongshoreError GIT_UNREACHABLE (retriable) when a host does not answer and nothing else is wrong: a commit
     is not rejected for that. Where something else is wrong too, the commit is rejected with all of it.
     """
+    log.info("registry_validation_started", commit_sha=sha)
+    started = time.perf_counter()
     await git.require(url, sha)
     commit, paths = await git.commit(url, sha), await git.paths(url, sha)
     verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)))
     errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
     if errors and all(FAILURES[issue.code].retriable for issue in errors):
         raise LongshoreError(errors[0].code, errors[0].message)
+    if errors:
+        log.error("registry_validation_failed", commit_sha=sha, validation_errors=[str(issue) for issue in errors])
+    else:
+        milliseconds = round((time.perf_counter() - started) * 1000)
+        log.info("registry_validation_success", commit_sha=sha, duration_ms=milliseconds)
     return LoadedCommit(commit, verdict.snapshot, verdict.issues)
 
 
