@@ -7,6 +7,7 @@ crash of this daemon, at whatever moment, leaves a runner that its successor doe
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -47,8 +48,11 @@ _ADOPTION_POLL_SECONDS = 0.05
 # The kernel frees gigabytes before it lets go of a killed process.
 _KILL_SECONDS = 30.0
 
-# How fresh the count of OOM kills is that an exit is compared with.
-_OOM_SAMPLE_SECONDS = 5.0
+# How fresh the count of OOM kills is that an exit is compared with, and how often logs are looked at.
+_HOUSEKEEPING_SECONDS = 5.0
+
+# A model that prints for each request fills a disk in a day; what it said last week explains nothing.
+_LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class _Runner:
@@ -81,7 +85,7 @@ class Supervisor:
         self._on_exit = on_exit
         self._runners: dict[str, _Runner] = {}
         self._oom = OomWatch()
-        self._sampling: asyncio.Task[None] | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
         self.drains_cut = 0
         """How many runners were killed because requests had not finished within the drain timeout."""
 
@@ -107,15 +111,20 @@ class Supervisor:
         PROCESSING_INVALID, CARD_INVALID, IO_ERROR, DISK_FULL, and what Support.materialise raises. Then, and on
         cancellation, nothing of it is left.
         """
-        self._watch_oom()
+        self._keep_house()
         support = await self._support.materialise(instance.python)
         self._store.save(instance)
         try:
             with disk_errors():
-                runner = self._keep(instance, runner_process.spawn(instance, self._paths, support))
+                process = runner_process.spawn(instance, self._paths, support)
+        except BaseException:  # no process: only what was written for it has to go
+            self._forget(instance.instance_id)
+            raise
+        runner = self._keep(instance, process)
+        try:
             await self._until_ready(runner)
         except BaseException:  # whatever ended it, a cancellation included: half a runner is of no use
-            await uninterrupted(self._end(instance.instance_id, grace=0.0))
+            await uninterrupted(self._end(runner, grace=0.0))
             raise
         runner.ready = True
 
@@ -125,7 +134,7 @@ class Supervisor:
         A runner is adopted if its lock is held and it says that it is the instance of the journal, with its model
         loaded. Others are killed and forgotten: one that was still loading, too, since its command starts anew.
         """
-        self._watch_oom()
+        self._keep_house()
         known = {instance.instance_id: instance for instance in self._store.all()}
         found = await asyncio.gather(
             *(self._adopt(name, known.get(name)) for name in sorted({*known, *self._paths.present()}))
@@ -152,8 +161,8 @@ class Supervisor:
 
     async def stop(self, instance_id: str) -> None:
         """End a runner now: what is in work is answered, what is connected is cut off. Unknown ids are gone already."""
-        if instance_id in self._runners:
-            await uninterrupted(self._end(instance_id, grace=_TERM_GRACE_SECONDS))
+        if runner := self._runners.get(instance_id):
+            await uninterrupted(self._end(runner, grace=_TERM_GRACE_SECONDS))
 
     async def stop_all(self) -> None:
         """Stop every runner; for the end of the daemon."""
@@ -162,9 +171,9 @@ class Supervisor:
 
     def release(self) -> None:
         """Leave the runners to the next daemon (handover): they run on, and nothing here watches them any more."""
-        if self._sampling is not None:
-            self._sampling.cancel()
-            self._sampling = None
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            self._housekeeping = None
         for runner in self._runners.values():
             if runner.leaving is not None:
                 runner.leaving.cancel()
@@ -244,13 +253,13 @@ class Supervisor:
         while clock() - busy_at < _QUIET_SECONDS:
             if clock() >= deadline:
                 self._note_cut(runner, who)
-                return await self._end(runner.instance.instance_id, grace=0.0)
+                return await self._end(runner, grace=0.0)
             if await runner.process.ended_within(_DRAIN_POLL_SECONDS):
                 break
             who = await runner_client.identity(self._paths.socket(runner.instance.instance_id))
             if who is None or who.connections or who.in_flight:
                 busy_at = clock()
-        return await self._end(runner.instance.instance_id, grace=_TERM_GRACE_SECONDS)
+        return await self._end(runner, grace=_TERM_GRACE_SECONDS)
 
     def _note_cut(self, runner: _Runner, who: Identity | None) -> None:
         self.drains_cut += 1
@@ -262,18 +271,16 @@ class Supervisor:
             in_flight=who and who.in_flight,
         )
 
-    async def _end(self, instance_id: str, *, grace: float) -> None:
+    async def _end(self, runner: _Runner, *, grace: float) -> None:
         """Bring a runner to its end, and remove and forget all of it. Several may do so at once."""
-        runner = self._runners.get(instance_id)
-        if runner is not None:
-            if runner.leaving is None:
-                runner.leaving = asyncio.current_task()
-            if grace:
-                runner.process.signal(signal.SIGTERM)
-            if not await runner.process.ended_within(grace):
-                runner.process.signal(signal.SIGKILL)
-                await runner.process.ended_within(_KILL_SECONDS)
-        self._forget(instance_id)
+        if runner.leaving is None:
+            runner.leaving = asyncio.current_task()
+        if grace:
+            runner.process.signal(signal.SIGTERM)
+        if not await runner.process.ended_within(grace):
+            runner.process.signal(signal.SIGKILL)
+            await runner.process.ended_within(_KILL_SECONDS)
+        self._forget(runner.instance.instance_id)
 
     def _forget(self, instance_id: str) -> None:
         self._runners.pop(instance_id, None)
@@ -281,14 +288,19 @@ class Supervisor:
             _remove(path)
         self._store.forget(instance_id)
 
-    def _watch_oom(self) -> None:
-        if self._sampling is None:
-            self._sampling = asyncio.create_task(self._sample_oom(), name="oom-samples")
+    def _keep_house(self) -> None:
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.create_task(self._housekeep(), name="runner-housekeeping")
 
-    async def _sample_oom(self) -> None:
+    async def _housekeep(self) -> None:
         while True:
             self._oom.sample()
-            await asyncio.sleep(_OOM_SAMPLE_SECONDS)
+            for instance_id in self._runners:
+                log_file = self._paths.log(instance_id)
+                if log_file.stat().st_size > _LOG_LIMIT_BYTES:
+                    log.warning("runner_log_truncated", instance_id=instance_id, limit_bytes=_LOG_LIMIT_BYTES)
+                    os.truncate(log_file, 0)  # the runner appends: it goes on from there
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
 def _is(instance: Instance, who: Identity) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
@@ -156,15 +155,22 @@ async def test_a_drain_goes_on_when_its_caller_is_cancelled(bench):
 async def test_sigterm_answers_what_is_in_work_and_refuses_the_rest(bench):
     """Told to end, a runner finishes; a request that comes later hears that it is draining."""
     instance = await bench.serve()
-    first, second = await bench.connect(instance), await bench.connect(instance)
+    first = await bench.connect(instance)
     first.post({"x": "wait"})
     await bench.begun(instance)
     psutil.Process(_pid(bench, instance)).send_signal(signal.SIGTERM)
-    # The signal's handler runs in the thread that predict() occupies, between two of its steps.
-    await asyncio.sleep(0.2)
-    second.post({"x": 1})
-    status, _, problem = await second.answer()
-    assert (status, problem["type"]) == (503, "urn:longshore:problem:draining")
+
+    async def refused():
+        # The signal's handler runs in the thread that predict() occupies: what comes before it waits with the first.
+        wire = await bench.connect(instance)
+        wire.post({"x": 1})
+        try:
+            status, _, problem = await asyncio.wait_for(wire.answer(), 0.2)
+        except TimeoutError:
+            return False
+        return (status, problem["type"]) == (503, "urn:longshore:problem:draining")
+
+    await bench.until(refused)
     bench.open_gate(instance)
     assert (await first.answer())[0] == 200
     assert await first.closed()
@@ -254,13 +260,49 @@ async def test_a_runner_that_was_still_loading_is_not_adopted(bench):
         import time
 
         def load(artifacts, config):
-            (artifacts / "loading").touch()
+            (artifacts / "begun").touch()
             time.sleep(600)
     """
     instance = bench.instance({"src/model.py": model})
     starting = asyncio.create_task(bench.supervisor.start(instance))
-    await bench.until(Path(instance.artifacts, "loading").exists)
+    await bench.begun(instance)
     assert await bench.new_supervisor().adopt() == []
     with pytest.raises(LongshoreError, match="RUNNER_CRASHED"):
         await starting
     await _gone(bench)
+
+
+async def test_a_start_that_is_cancelled_after_the_release_is_not_handed_over(bench):
+    """In whatever order a daemon leaves: a runner that is still loading belongs to the start, and ends with it."""
+    model = """
+        import time
+
+        def load(artifacts, config):
+            (artifacts / "begun").touch()
+            time.sleep(600)
+    """
+    instance = bench.instance({"src/model.py": model})
+    starting = asyncio.create_task(bench.supervisor.start(instance))
+    await bench.begun(instance)
+    bench.supervisor.release()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await _gone(bench)
+
+
+async def test_a_log_does_not_grow_for_ever(bench, monkeypatch):
+    """Beyond its limit it begins anew, while the runner goes on writing."""
+    monkeypatch.setattr("longshore.worker_host.supervisor._LOG_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr("longshore.worker_host.supervisor._HOUSEKEEPING_SECONDS", 0.05)
+    instance = await bench.serve()
+    log = bench.paths.log(instance.instance_id)
+    sizes = [0]
+
+    async def cut():
+        await bench.supervisor.infer(instance.instance_id, {"x": "unpredictable"})
+        sizes.append(log.stat().st_size)
+        return sizes[-1] < sizes[-2]
+
+    await bench.until(cut)
+    assert sizes[-1] < 10_000

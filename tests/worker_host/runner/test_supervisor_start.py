@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 
@@ -140,19 +139,18 @@ async def test_a_cancelled_start_leaves_no_process(bench, loading):
     """Whether Python is still starting or the model is loading and has forked."""
     model = """
         import os, time
-        from pathlib import Path
 
         def load(artifacts, config):
             if os.fork() == 0:
                 time.sleep(600)
-            (artifacts / "loading").touch()
+            (artifacts / "begun").touch()
             time.sleep(600)
     """
     instance = bench.instance({"src/model.py": model})
     starting = asyncio.create_task(bench.supervisor.start(instance))
     await bench.until(bench.paths.present)
     if loading:
-        await bench.until(Path(instance.artifacts, "loading").exists)
+        await bench.begun(instance)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
