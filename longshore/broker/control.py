@@ -21,9 +21,6 @@ WORKFLOWS: tuple[type, ...] = (RegistryCommitWorkflow, FleetWorkflow, RolloutWor
 # Our packages pass through the sandbox: a run costs 11 ms instead of 71 ms (measured). It still guards what is called.
 SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules("longshore"))
 
-# On SIGTERM the activities are cancelled after this; what they did not finish, another attempt does.
-GRACEFUL_SHUTDOWN = timedelta(seconds=2)
-
 # Beats are sent as they are made (every 10 s): the default throttles them to 80 % of the heartbeat time-out.
 BEAT_THROTTLE = timedelta(seconds=10)
 
@@ -37,7 +34,6 @@ def control_worker(client: Client, activities: Sequence[Callable[..., Any]], *, 
         workflow_runner=SANDBOX,
         max_cached_workflows=max_cached_workflows,
         sticky_queue_schedule_to_start_timeout=conventions.STICKY_TIMEOUT,
-        graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
         max_heartbeat_throttle_interval=BEAT_THROTTLE,
         default_heartbeat_throttle_interval=BEAT_THROTTLE,
     )

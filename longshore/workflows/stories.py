@@ -54,7 +54,8 @@ def commit_story(
         who = f" by {validation.author}" if validation.author else ""
         parts.append(f"Commit `{short(validation.sha)}` {validation.subject!r}{who}")
         verdict = "accepted" if validation.accepted else "rejected: nothing that runs has changed"
-        parts.append(f"### Validation: {verdict}\n\n{bullets(map(str, validation.issues))}")
+        findings = f"\n\n{bullets(map(str, validation.issues))}" if validation.issues else ", no findings"
+        parts.append(f"### Validation: {verdict}{findings}")
     if plan is not None:
         parts.append(f"### Plan (generation {plan.generation})\n\n{_plan_details(plan)}")
         rows = [

@@ -1,0 +1,342 @@
+"""A Temporal server with real workflows and real doors; git and devices are in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from longshore.activities.commits import CommitActivities
+from longshore.activities.devices import CommandFailed, DeviceActivities
+from longshore.activities.fleet import FleetActivities
+from longshore.activities.rollouts import RolloutActivities
+from longshore.broker.control import SANDBOX, control_worker
+from longshore.broker.entities import Entities
+from longshore.broker.settings import ControlSettings
+from longshore.schemas.commands import CommandResult, UnloadCommand
+from longshore.schemas.commits import CommitResult, RecordRequest, ValidationResult
+from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, ModelReport, PresenceRequest
+from longshore.schemas.failures import Failure, LongshoreError
+from longshore.schemas.fleet import FleetView
+from longshore.schemas.issues import Issue
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.rollouts import RolloutAnswer, SpecRequest
+from longshore.workflows import conventions
+
+REGISTRY = "ops"
+T = TypeVar("T")
+
+
+def program(name: str) -> str:
+    """Return the path of a program that is installed beside this Python, or on PATH."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert found is not None, f"{name} is not installed"
+    return found
+
+
+@asynccontextmanager
+async def time_skipping_server() -> AsyncIterator[Client]:
+    """The small test server: no visibility; its time stands still for nobody while an activity is pending."""
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=program("temporal-test-server"), data_converter=pydantic_data_converter
+    ) as environment:
+        names = {key.name: 2 for key in conventions.SEARCH_ATTRIBUTES}
+        await environment.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace="default", search_attributes=names)
+        )
+        yield environment.client
+
+
+@asynccontextmanager
+async def real_server(*arguments: str) -> AsyncIterator[Client]:
+    """The real development server, in memory; `arguments` are added to its command line."""
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=program("temporal"),
+        data_converter=pydantic_data_converter,
+        search_attributes=list(conventions.SEARCH_ATTRIBUTES),
+        dev_server_extra_args=list(arguments),
+        dev_server_log_level="error",
+    ) as environment:
+        yield environment.client
+
+
+async def eventually(probe: Callable[[], Awaitable[T | None]], what: str, timeout: float = 30.0) -> T:
+    """Return the first true value of `probe`."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while asyncio.get_running_loop().time() < deadline:
+        if value := await probe():
+            return value
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"did not happen: {what}")
+
+
+@workflow.defn(sandboxed=False)
+class Mailbox:
+    """Stands in for a commit or a fleet: keeps every answer and every settled slot that it is told."""
+
+    def __init__(self) -> None:
+        self._answers: list[RolloutAnswer] = []
+        self._settled: list[Any] = []
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.signal
+    def answer(self, answer: RolloutAnswer) -> None:
+        self._answers.append(answer)
+
+    @workflow.signal
+    def slot_settled(self, event: Any) -> None:
+        self._settled.append(event)
+
+    @workflow.signal
+    def device_changed(self, record: Any) -> None:
+        self._settled.append(record)
+
+    @workflow.query
+    def answers(self) -> list[RolloutAnswer]:
+        return self._answers
+
+    @workflow.query
+    def told(self) -> list[Any]:
+        return self._settled
+
+
+class FakeRegistry:
+    """Commits in a row: each descends from the one before. Whatever the broker writes is kept in `recorded`."""
+
+    def __init__(self) -> None:
+        self.shas: list[str] = []
+        self.snapshots: dict[str, RegistrySnapshot] = {}
+        self.issues: dict[str, tuple[Issue, ...]] = {}
+        self.recorded: list[RecordRequest] = []
+        self.record_error: LongshoreError | None = None
+        self.head: str | None = None
+        """What the watch sees; None while it is not to see anything."""
+        self.before_validation: Callable[[str], Awaitable[None]] | None = None
+
+    def push(self, snapshot: RegistrySnapshot, *issues: Issue) -> str:
+        sha = f"{len(self.shas) + 1:040x}"
+        self.shas.append(sha)
+        self.snapshots[sha] = snapshot.model_copy(update={"sha": sha})
+        self.issues[sha] = issues
+        return sha
+
+    def rewrite(self, snapshot: RegistrySnapshot) -> str:
+        """A commit that descends from none of the others."""
+        sha = "f" * 40
+        self.snapshots[sha] = snapshot.model_copy(update={"sha": sha})
+        self.issues[sha] = ()
+        return sha
+
+    async def look(self) -> str:
+        if self.head is None:
+            raise LongshoreError("GIT_UNREACHABLE", "nobody has pushed yet")
+        return self.head
+
+    async def validate(self, sha: str) -> ValidationResult:
+        if self.before_validation is not None:
+            await self.before_validation(sha)
+        workers = tuple(self.snapshots[sha].workers)
+        return ValidationResult(sha=sha, author="Olga Ops", subject="Deploy", issues=self.issues[sha], workers=workers)
+
+    async def snapshot(self, sha: str) -> RegistrySnapshot:
+        return self.snapshots[sha]
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        if older not in self.shas or newer not in self.shas:
+            return older == newer
+        return self.shas.index(older) <= self.shas.index(newer)
+
+    async def spec(self, request: SpecRequest) -> DeploymentSpec:
+        spec = self.snapshots[request.sha].specs[request.deployment_id]
+        if spec.digest != request.digest:
+            raise LongshoreError("TAG_MOVED", f"{request.deployment_id} reads otherwise by now")
+        return spec
+
+    async def record(self, request: RecordRequest) -> None:
+        if self.record_error is not None:
+            raise self.record_error
+        self.recorded.append(request)
+
+
+class NoLease:
+    def beat(self, progress: Any) -> None: ...
+
+    async def confirm(self) -> None: ...
+
+
+class FakeDevice:
+    """A worker host that obeys at once, fails what it is told to fail, and answers for its presence."""
+
+    def __init__(self, client: Client, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.commands: list[Any] = []
+        self.failures: dict[str, Failure] = {}
+        """By version (or `UNLOAD`): what fails, and as what."""
+        self.before: Callable[[Any], Awaitable[None]] | None = None
+        self.boot_id = "boot-1"
+        self.status = DeviceStatus.HEALTHY
+        self.models: dict[str, ModelReport] = {}
+        self.silent = False
+        self._client = client
+        self._sequence = 0
+        self._held: bytes | None = None
+
+    def door(self) -> DeviceActivities:
+        return DeviceActivities(self, NoLease)
+
+    async def execute(self, command: Any, _: Any) -> CommandResult:
+        self.commands.append(command)
+        if self.before is not None:
+            await self.before(command)
+        unload = isinstance(command, UnloadCommand)
+        failure = self.failures.get("UNLOAD" if unload else command.spec.version)
+        if failure is not None:
+            raise CommandFailed(LongshoreError(failure.code, failure.message), None)
+        state = ModelState.IDLE if unload else ModelState.READY
+        version, digest = (None, None) if unload else (command.spec.version, command.spec.digest)
+        self.models[command.deployment_id] = ModelReport(
+            deployment_id=command.deployment_id,
+            state=state,
+            generation=command.generation,
+            version=version,
+            digest=digest,
+        )
+        await self.say_something()
+        return CommandResult(
+            deployment_id=command.deployment_id,
+            worker_id=self.worker_id,
+            generation=command.generation,
+            state=state,
+            version=version,
+            digest=digest,
+        )
+
+    async def hold_presence(self, request: PresenceRequest, task_token: bytes) -> None:
+        if self.silent:
+            return
+        self._held = task_token
+        if not request.hold or request.seen_digest != self.report().digest:
+            await self.say_something()
+        else:
+            await self.beat()
+
+    async def say_something(self) -> None:
+        """Complete the presence that is held, if one is."""
+        token, self._held = self._held, None
+        if token is not None:
+            await self._client.get_async_activity_handle(task_token=token).complete(self.report())
+
+    async def beat(self) -> None:
+        if self._held is not None:
+            await self._client.get_async_activity_handle(task_token=self._held).heartbeat(self.report())
+
+    def report(self) -> DeviceReport:
+        self._sequence += 1
+        return DeviceReport(
+            worker_id=self.worker_id,
+            boot_id=self.boot_id,
+            sequence=self._sequence,
+            status=self.status,
+            timestamp=datetime.now(UTC),
+            capacity=DeviceCapacity(
+                max_models=5, max_memory=2**34, used_memory=0, max_cpu=8, used_cpu=0, max_gpu=0, used_gpu=0,
+                loaded_models=len(self.models),
+            ),
+            models=tuple(self.models.values()),
+        )  # fmt: skip
+
+
+class World:
+    """One broker, one registry, and the devices that a test turns on."""
+
+    def __init__(self, client: Client, stack: AsyncExitStack, **settings: Any) -> None:
+        self.client = client
+        self.registry = FakeRegistry()
+        self.devices: dict[str, FakeDevice] = {}
+        self.settings = ControlSettings(
+            registry=f"https://git.example/{REGISTRY}.git",
+            **{
+                "poll_interval": timedelta(milliseconds=200),
+                "first_report_grace": timedelta(milliseconds=500),
+                **settings,
+            },
+        )
+        self.entities = Entities(client, self.settings)
+        self._stack = stack
+
+    def activities(self) -> list[Callable[..., Any]]:
+        commits = CommitActivities(self.registry, self.entities, self.registry)
+        fleet = FleetActivities(self.registry, self.registry, self.entities)
+        rollouts = RolloutActivities(self.entities, self.registry)
+        return [
+            commits.validate_commit, commits.start_devices, commits.ask_fleet_for_plan, commits.record_result,
+            fleet.plan_commit, fleet.watch_registry, rollouts.start_rollouts, rollouts.resolve_spec,
+        ]  # fmt: skip
+
+    async def start_broker(self, **replaced: Callable[..., Any]) -> None:
+        """Start the control worker; `replaced` activities stand in for ours, by name."""
+        activities = {getattr(a, "__temporal_activity_definition").name: a for a in self.activities()} | replaced
+        await self.run_worker(control_worker(self.client, list(activities.values()), max_cached_workflows=100))
+
+    async def run_worker(self, worker: Worker) -> None:
+        await self._stack.enter_async_context(worker)
+
+    async def mailbox(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
+        return await self.client.start_workflow(Mailbox.run, id=workflow_id, task_queue="mailbox")
+
+    async def open_mailboxes(self) -> None:
+        await self.run_worker(Worker(self.client, task_queue="mailbox", workflows=[Mailbox], workflow_runner=SANDBOX))
+
+    async def device(self, worker_id: str) -> FakeDevice:
+        """Turn a device on: it polls its queue from now on."""
+        device = self.devices.get(worker_id) or FakeDevice(self.client, worker_id)
+        self.devices[worker_id] = device
+        door = device.door()
+        activities = [door.load_model, door.reload_model, door.unload_model, door.report_presence]
+        queue = conventions.device_queue(worker_id)
+        await self.run_worker(Worker(self.client, task_queue=queue, activities=activities))
+        return device
+
+    async def commit(self, sha: str) -> WorkflowHandle[Any, CommitResult]:
+        await self.entities.start_commit(sha)
+        workflow_id = conventions.commit_workflow_id(REGISTRY, sha)
+        return self.client.get_workflow_handle(workflow_id, result_type=CommitResult)
+
+    async def result(self, sha: str) -> CommitResult:
+        handle = await self.commit(sha)
+        return await asyncio.wait_for(handle.result(), 60)
+
+    async def fleet(self) -> FleetView:
+        return await self.entities.fleet()
+
+    async def settled(self) -> FleetView:
+        """Wait until no slot is under way any more."""
+
+        async def probe() -> FleetView | None:
+            view = await self.fleet()
+            return view if all(slot.state in {ModelState.READY, ModelState.FAILED} for slot in view.slots) else None
+
+        return await eventually(probe, "every slot has settled")
+
+
+@asynccontextmanager
+async def world(client: Client, **settings: Any) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        yield World(client, stack, **settings)
