@@ -42,6 +42,9 @@ from longshore.worker_host.traffic import Traffic
 log = structlog.get_logger()
 
 
+_PYTHONS_NOTE = "pythons"
+
+
 class Stop(Enum):
     DRAIN = "drain"
     HANDOVER = "handover"
@@ -91,7 +94,7 @@ class Daemon:
             runners=self._supervisor,
             traffic=self._traffic,
             stats=self._stats,
-            pythons=self._environments.pythons,
+            pythons=self._pythons,
             breakers=self._breaker_reports,
         )
         self._host = WorkerHost(settings, worker, journal, outside)
@@ -99,12 +102,12 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until a signal. Raises SideTaskDied, and then leaves runners and Envoy running."""
+        self._listen_to_signals()
         await self._start()
         side_tasks = [
             asyncio.create_task(self._agent.run(), name="agent"),
             asyncio.create_task(self._housekeeping(), name="housekeeping"),
         ]
-        self._listen_to_signals()
         waited: list[asyncio.Future[Any]] = [self._stop, *side_tasks]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         dead = [task for task in side_tasks if task.done()]
@@ -120,7 +123,9 @@ class Daemon:
         adopted = {instance.instance_id for instance in await self._supervisor.adopt()}
         self._host.recovery.resume(adopted)
         await self._traffic.start(routes.table(self._host.models.all(), adopted, self._paths))
-        await asyncio.gather(self._envoy.ensure(), self._environments.probe())
+        if self._journal.note(_PYTHONS_NOTE) is None:
+            await self._probe()
+        await self._envoy.ensure()
         self._host.recovery.start()
         log.info("worker_host_started", adopted=len(adopted), listen=self._settings.listen)
 
@@ -157,10 +162,19 @@ class Daemon:
         clusters = {i.instance_id: routes.backend(i, self._paths).cluster for i in self._supervisor.running()}
         return {name: counters[cluster] for name, cluster in clusters.items() if cluster in counters}
 
+    async def _probe(self) -> None:
+        self._journal.write_note(_PYTHONS_NOTE, " ".join(await self._environments.probe()))
+
+    def _pythons(self) -> tuple[str, ...]:
+        """Return the interpreters as they were last started: looking again takes a second, and is no hurry."""
+        return self._environments.pythons() or tuple((self._journal.note(_PYTHONS_NOTE) or "").split())
+
     def _breaker_reports(self) -> tuple[BreakerReport, ...]:
         return tuple(breaker.report() for breaker in self._breakers)
 
     async def _housekeeping(self) -> None:
+        if not self._environments.pythons():
+            await self._probe()
         await asyncio.sleep(self._settings.unclaimed_after.total_seconds())
         await self._host.recovery.stop_unclaimed()
         while True:
