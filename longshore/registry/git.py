@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import posixpath
 import shutil
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ class Git:
         self._repositories: dict[str, Repository] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._commits: dict[tuple[str, str], str] = {}
+        self._present: dict[tuple[str, str], bool] = {}
         self._files: dict[tuple[str, str, str], bytes] = {}
 
     async def fetch_branch(self, url: str, branch: str) -> str:
@@ -68,16 +70,23 @@ class Git:
 
     async def effective_head(self, url: str, head: str) -> str:
         """Return the newest commit up to `head` that touches more than `transactions/` and `errors/`."""
+        await self.require(url, head)
         async with self._reading(url) as repository:
             return await repository.effective_head(head)
 
     async def require(self, url: str, sha: str) -> None:
-        """See to it that the commit with the full id `sha` is in the cache. Raises as `fetch_branch`."""
-        if await self._repository(url).commit_id(sha) is not None:
+        """See to it that the commit with the full id `sha` is in the cache. Raises as `fetch_branch`.
+
+        Every question about a commit does so by itself: it may have been another broker that saw the commit first.
+        """
+        if (url, sha) in self._present:
             return
-        await self._fetch(url, "+refs/heads/*:refs/heads/*")
-        if await self._repository(url).commit_id(sha) is None:
-            await self._fetch(url, sha)
+        repository = self._repository(url)
+        if await repository.commit_id(sha) is None:
+            await self._fetch(url, "+refs/heads/*:refs/heads/*")
+            if await repository.commit_id(sha) is None:
+                await self._fetch(url, sha)
+        _remember(self._present, {(url, sha): True})
 
     async def is_ancestor(self, url: str, older: str, newer: str) -> bool:
         """Tell whether `newer` descends from `older`, or is it; a commit that has vanished is nobody's ancestor."""
@@ -86,18 +95,23 @@ class Git:
             return await repository.is_ancestor(older, newer)
 
     async def commit(self, url: str, sha: str) -> CommitInfo:
+        await self.require(url, sha)
         async with self._reading(url) as repository:
             return await repository.commit(sha)
 
     async def paths(self, url: str, sha: str) -> tuple[str, ...]:
         """Return the paths of all files of a commit, in git's order."""
+        await self.require(url, sha)
         async with self._reading(url) as repository:
             return tuple(await repository.tree(sha))
 
     async def read(self, url: str, sha: str, paths: Collection[str]) -> dict[str, bytes]:
         """Return the content of those of `paths` that are files at commit `sha`."""
         known = {path: data for path in paths if (data := self._files.get((url, sha, path))) is not None}
-        missing = {f"{sha}:{path}": path for path in paths if path not in known}
+        missing = {f"{sha}:{path}": path for path in paths if path not in known and _plain(path)}
+        if not missing:
+            return known
+        await self.require(url, sha)
         async with self._reading(url) as repository:
             contents = await repository.blobs(tuple(missing))
         fresh = {missing[name]: data for name, data in contents.items()}
@@ -111,7 +125,9 @@ class Git:
         """
         known = self._commits.get((url, ref))
         if known is None:
-            known = await (self._resolve_tag(url, ref) if ref.startswith("v") else self._resolve_id(url, ref))
+            resolve = self._resolve_tag if ref.startswith("v") else self._resolve_id
+            async with self._reading(url) as repository:
+                known = await resolve(url, repository, ref)
             _remember(self._commits, {(url, ref): known})
         return known
 
@@ -124,18 +140,17 @@ class Git:
         `fetch_branch`.
         """
         async with self.exclusively(url) as repository:
-            commit = await repository.add_commit(base, files, message, author)
             # The lease, although this is a fast-forward: a plain push would bring back what a forced push took away.
             options = ("--quiet", f"--force-with-lease=refs/heads/{branch}:{base}")
             try:
+                commit = await repository.add_commit(base, files, message, author)
                 await repository.git("push", *options, url, f"{commit}:refs/heads/{branch}", limit=self._fetch_limit)
             except GitFailed as failed:
                 raise push_failure(url, failed.stderr) from failed
         return commit
 
-    async def _resolve_tag(self, url: str, tag: str) -> str:
+    async def _resolve_tag(self, url: str, repository: Repository, tag: str) -> str:
         name = f"refs/tags/{tag}"
-        repository = self._repository(url)
         found = await repository.commit_id(name)
         if found is None:
             await self._fetch(url, f"{name}:{name}")
@@ -144,8 +159,7 @@ class Git:
             raise LongshoreError("REF_NOT_FOUND", f"the tag {tag} of {shown(url)} leads to no commit")
         return found
 
-    async def _resolve_id(self, url: str, prefix: str) -> str:
-        repository = self._repository(url)
+    async def _resolve_id(self, url: str, repository: Repository, prefix: str) -> str:
         found = await repository.commits_with_prefix(prefix)
         if not found:
             await self._fetch(url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/seen-tags/*")
@@ -167,7 +181,7 @@ class Git:
                 if not damaged(failed.stderr):
                     raise self._fetch_failure(url, refspecs, failed) from failed
                 log.warning("git_cache_rebuilt", repository=shown(url), reason=failed.stderr.strip())
-                await asyncio.to_thread(shutil.rmtree, repository.directory)
+                await self._remove(url, repository)
                 await self._create(repository)
                 try:
                     await self._fetch_into(repository, url, refspecs)
@@ -196,7 +210,15 @@ class Git:
     @staticmethod
     async def _create(repository: Repository) -> None:
         repository.directory.mkdir(parents=True, exist_ok=True)
-        await repository.git("init", "--quiet", "--bare", "--template=", ".")
+        try:
+            await repository.git("init", "--quiet", "--bare", "--template=", ".")
+        except GitFailed as failed:
+            raise LongshoreError("IO_ERROR", f"cannot make a git cache in {repository.directory}: {failed}") from failed
+
+    async def _remove(self, url: str, repository: Repository) -> None:
+        await asyncio.to_thread(shutil.rmtree, repository.directory)
+        repository.directory.mkdir()
+        self._present = {key: True for key in self._present if key[0] != url}
 
     @asynccontextmanager
     async def exclusively(self, url: str) -> AsyncIterator[Repository]:
@@ -218,8 +240,7 @@ class Git:
         except GitFailed as failed:
             # The next attempt fetches afresh.
             async with self.exclusively(url):
-                await asyncio.to_thread(shutil.rmtree, repository.directory)
-                repository.directory.mkdir()
+                await self._remove(url, repository)
             message = f"the cached copy of {shown(url)} could not be read and was removed"
             raise LongshoreError("GIT_UNREACHABLE", message, details=str(failed)) from failed
 
@@ -230,6 +251,11 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _plain(path: str) -> bool:
+    """Tell whether git can look `path` up in a tree: it dies of `./x`, and no tree holds `../x` or `/x`."""
+    return path == posixpath.normpath(path) and not path.startswith(("/", "..")) and path != "."
 
 
 def _remember(memory: dict[Key, Value], fresh: Mapping[Key, Value]) -> None:

@@ -42,6 +42,7 @@ _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": F
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")  # more digits than any float holds are no finite number
 _PREFIXED = re.compile(r"0o[0-7]{1,300}|0x[0-9a-fA-F]{1,250}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 # Longer than any text that we write: ruamel must not fold one.
@@ -165,6 +166,8 @@ class _Builder:
             return self._mapping(events, place, schema)
         if isinstance(event, SequenceStartEvent):
             return self._sequence(events, place, schema)
+        if _SURROGATE.search(event.value):
+            raise _Refused(event, "half a character (an escaped surrogate) is no text", place)
         return self._scalar(event, place, schema)
 
     def _mapping(self, events: Iterator[Event], place: Place, schema: Mapping[str, Any]) -> dict[str, Any]:

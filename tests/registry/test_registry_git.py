@@ -44,6 +44,14 @@ async def test_files_are_read_at_their_commit_byte_for_byte(git, remote):
     assert (await git.read(remote.url, new, ["models/a.yaml"])) == {"models/a.yaml": b"changed\n\n"}
 
 
+@pytest.mark.parametrize("path", ["./a", "../a", "/a", ".", "", "a/", "a//b", "a\nb", "-a", ":a", "--batch", "é"])
+async def test_a_path_that_no_tree_holds_is_no_file(git, remote, path):
+    """Whatever a manifest names as its card's path, git answers or is not asked, and the cache stays whole."""
+    sha = remote.commit({"a": "1"})
+    await git.require(remote.url, sha)
+    assert await git.read(remote.url, sha, [path, "a"]) == {"a": b"1"}
+
+
 async def test_a_commit_says_who_and_what(git, remote):
     """Author, subject and time come from the commit."""
     sha = remote.commit({"a": "1"}, "Scale up\n\nBecause of the sale.")
@@ -141,10 +149,14 @@ async def test_ancestry_tells_forward_from_rewritten(git, remote):
 
 
 async def test_a_commit_is_fetched_where_another_broker_saw_it_first(git, remote):
-    """`require` brings what this cache does not have."""
-    sha = remote.commit({"a": "1"})
-    await git.require(remote.url, sha)
-    assert await git.paths(remote.url, sha) == ("a",)
+    """Every question brings what this cache does not have, even a commit that no branch holds any more."""
+    first = remote.commit({"a": "1"})
+    second = remote.commit({"a": "2"})
+    remote.git("reset", "-q", "--hard", first)
+    remote.push("--force")
+    for number, ask in enumerate(("paths", "commit", "effective_head")):
+        assert await getattr(Git(git._root / str(number)), ask)(remote.url, second)
+    assert await git.read(remote.url, second, ["a"]) == {"a": b"2"}
 
 
 async def test_a_ref_is_a_tag_or_a_commit_id(git, remote):

@@ -225,7 +225,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=st.dictionaries(st.sampled_from(["a", "b"]), values), text=st.text("ab \n:#'\"-\t"))
 def test_what_is_written_reads_back(value, text):
     """Whatever a message holds, the file is YAML that says the same, multi-line texts included."""

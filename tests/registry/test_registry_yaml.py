@@ -59,6 +59,8 @@ def test_a_null_is_no_text():
         ("a: !!python/object:os.system 1\n", 1, "tag"),
         ("a: !mine 1\n", 1, "tag"),
         ("&a a: 1\n", 1, "anchors"),
+        ('a: "\\ud800"\n', 1, "surrogate"),
+        ('"\\udfff": 1\n', 1, "surrogate"),
         ("a: .nan\n", 1, "finite"),
         ("a: 1e999\n", 1, "finite"),
         ("a: " + "9" * 5000 + "\n", 1, "finite"),
