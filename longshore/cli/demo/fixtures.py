@@ -110,6 +110,11 @@ class Registry:
     def disable(self, deployment: str, message: str) -> str:
         return self._edit(deployment, "enabled: ", "enabled: false", message)
 
+    def history(self) -> list[str]:
+        """Return what everyone has committed, the broker's records among it, newest first."""
+        self.repository.git("pull", "--quiet", "--rebase", "origin", "main")
+        return self.repository.git("log", "--format=%h  %<(14,trunc)%an  %s").splitlines()
+
     def _edit(self, deployment: str, start: str, line: str, message: str) -> str:
         """Replace the one line that begins with `start`, as a person would: the rest stays as it is."""
         manifest = self.repository.clone / "models" / "production" / f"{deployment}.yaml"

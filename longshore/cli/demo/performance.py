@@ -8,12 +8,14 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from longshore.cli.demo import rollout, story
 from longshore.cli.demo.processes import DemoFailed
 from longshore.cli.demo.report import Report, show
 from longshore.cli.demo.screen import Screen
-from longshore.cli.demo.stage import Stage, prepared
+from longshore.cli.demo.stage import REGISTRY, Stage, prepared
+from longshore.workflows import conventions
 
 CHECK = 1.0  # seconds between two looks whether all processes still run
 
@@ -49,6 +51,9 @@ async def _play(stage: Stage) -> None:
     report.ok = True
     report.urls = _urls(stage)
     show(report, screen)
+    screen.act("What the registry tells now (git log)")
+    for line in stage.registry.history():
+        screen.plain(f"  {line}")
     screen.act("Ask the models yourself")
     for line in await paste_lines(stage):
         screen.plain(line)
@@ -56,8 +61,11 @@ async def _play(stage: Stage) -> None:
 
 def _urls(stage: Stage) -> dict[str, str]:
     devices = {worker_id: stage.data_url(worker_id) for worker_id in stage.watcher.workers}
+    sha = stage.registry.repository.git("rev-parse", "HEAD")
+    workflow = quote(conventions.commit_workflow_id(REGISTRY, sha), safe="")
     return {
         "Temporal Web UI": stage.ui_url,
+        "the last commit's story": f"{stage.ui_url}/namespaces/default/workflows/{workflow}",
         **{f"{worker_id} (Envoy)": url for worker_id, url in devices.items()},
         "artifact store (S3)": stage.storage.url,
         "registry": stage.registry.repository.url,

@@ -81,7 +81,7 @@ class Stage:
     def _environment(self) -> dict[str, str]:
         """Return what the processes inherit. Secrets go this way, never on a command line."""
         local = f"{LOOPBACK},localhost"
-        dropped = {"AWS_PROFILE", "AWS_SESSION_TOKEN", "VIRTUAL_ENV", "PYTHONPATH"}
+        dropped = {"AWS_PROFILE", "AWS_SESSION_TOKEN"}
         inherited = {name: value for name, value in os.environ.items() if name not in dropped}
         return {
             **inherited,

@@ -73,8 +73,8 @@ async def change_under_load(stage: Stage, title: str, version: str, message: str
             stage.screen.say(f"load: {len(loads) * CONNECTIONS} connections to {len(loads)} devices, all answer")
 
             def tick() -> None:
-                facts = load_facts(*loads)
-                stage.screen.bar("load", None, f"{facts['requests']} requests, {facts['failed']} failed")
+                requests, failed = sum(load.total for load in loads), sum(load.failed for load in loads)
+                stage.screen.bar("load", None, f"{requests} requests, {failed} failed")
 
             await rollout.follow(stage, stage.registry.pin(SENTIMENT, version, message), step, tick)
             for load in loads:
@@ -82,7 +82,9 @@ async def change_under_load(stage: Stage, title: str, version: str, message: str
         step.facts |= {"load": load_facts(*loads)}
         _tell_load(stage, step.facts["load"])
         for worker_id in workers:
-            _expect(await ask(stage.data_url(worker_id), SENTIMENT, REVIEW), OK, version)
+            answer = await ask(stage.data_url(worker_id), SENTIMENT, REVIEW)
+            _expect(answer, OK, version)
+            stage.screen.good(f"{worker_id} {SENTIMENT} {version}: {answer.text}")
 
 
 async def disable(stage: Stage) -> None:
