@@ -2,7 +2,7 @@
 
 A room declares its settings as one plain pydantic model whose fields have a `description`. A field `state_dir` is
 the flag `--state-dir`, the variable `LONGSHORE_STATE_DIR` and the key `state_dir` of the file that `--settings` or
-`LONGSHORE_SETTINGS` names. A file that several commands share puts what only one of them knows into a table with
+`LONGSHORE_SETTINGS` names. A secret has no flag: argument lists are there for every user of a machine to read. A file that several commands share puts what only one of them knows into a table with
 that verb's name (`[worker-host]`); everything else in it must be a setting of the command that reads it.
 """
 
@@ -42,17 +42,18 @@ class SettingsError(Exception):
 
 
 def run_with_settings(model: type[Model]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Give a command function its settings as first argument, and a flag for each of their fields.
+    """Give a command function its settings as first argument, and a flag for each of their fields but secrets.
 
     The function may take typer arguments and options of its own after the settings, and may be `async`.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        flagged = {name: field for name, field in model.model_fields.items() if not _is_secret(field)}
 
         @functools.wraps(function)
         def command(ctx: typer.Context, settings: Path | None, **given: Any) -> None:
-            flags = {name: given.pop(name) for name in model.model_fields}
+            flags = {name: given.pop(name) for name in flagged}
             typed = {name: value for name, value in flags.items() if _was_typed(ctx, name)}
             try:
                 loaded = load(model, flags=typed, file=settings, verb=ctx.info_name or "")
@@ -67,9 +68,10 @@ def run_with_settings(model: type[Model]) -> Callable[[Callable[..., Any]], Call
         parameters = [
             inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
             *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
-            *(_flag(name, field) for name, field in model.model_fields.items()),
+            *(_flag(name, field) for name, field in flagged.items()),
             _SETTINGS_FLAG,
         ]
+        command.__doc__ = "\n\n".join(filter(None, [function.__doc__, *_secrets_help(model)]))
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return command
 
@@ -110,6 +112,18 @@ def load(
     if lines:
         raise SettingsError(lines)
     return settings
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in _kinds(field.annotation) or SecretStr in get_args(field.annotation)
+
+
+def _secrets_help(model: type[BaseModel]) -> list[str]:
+    return [
+        f"{_variable_name(name)} (or a settings file, never a flag): {field.description}"
+        for name, field in model.model_fields.items()
+        if _is_secret(field)
+    ]
 
 
 def _flag_name(name: str) -> str:
@@ -230,7 +244,7 @@ def _shown(default: Any) -> Any:
         return [str(item) for item in default] or None
     if isinstance(default, timedelta):
         return format_duration(default)
-    return None if isinstance(default, SecretStr) else str(default) or None
+    return str(default) or None
 
 
 _SETTINGS_FLAG = inspect.Parameter(

@@ -150,7 +150,8 @@ def test_command_gets_its_settings_and_its_own_arguments(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGSHORE_REGISTRY", "from the environment")
     monkeypatch.setenv("LONGSHORE_SETTINGS", str(tmp_path / "s.toml"))
     (tmp_path / "s.toml").write_text("port = 7\n")
-    given = ["there", "--once", "--poll-interval", "1m", "--secrets", "a", "--secrets", "b"]
+    monkeypatch.setenv("LONGSHORE_SECRETS", "a,b")
+    given = ["there", "--once", "--poll-interval", "1m"]
     result = CliRunner().invoke(command(verb), given)
     assert result.exit_code == 0, result.output
     ((settings, path, once),) = seen
@@ -174,3 +175,11 @@ def test_help_explains_each_setting():
     output = CliRunner().invoke(command(lambda settings: None), ["--help"], env={"COLUMNS": "200"}).output  # noqa: ARG005
     for text in ("--poll-interval", "How often to look.", "LONGSHORE_POLL_INTERVAL", "30s", "(required)", "DURATION"):
         assert text in output
+
+
+def test_a_secret_has_no_flag():
+    """Argument lists can be read by everyone on the machine; the help names the variable instead."""
+    app = command(lambda settings: None)  # noqa: ARG005
+    refused = CliRunner().invoke(app, ["--registry", "r", "--secrets", "hush"])
+    assert refused.exit_code == 2
+    assert "LONGSHORE_SECRETS" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
