@@ -103,7 +103,7 @@ class Presence:
         try:
             await handle_of(held.token).complete(report, rpc_timeout=_CALL_TIMEOUT)
         except RPCError as error:
-            if not self._told(error):
+            if not self._is_gone(error, held):
                 return
         else:
             log.debug("heartbeat_sent", worker_id=report.worker_id, models_count=len(report.models), answered=True)
@@ -115,15 +115,16 @@ class Presence:
         except AsyncActivityCancelledError:
             await self._complete(handle_of, held, report)
         except RPCError as error:
-            if self._told(error):
+            if self._is_gone(error, held):
                 self._forget(held)
         else:
             log.debug("heartbeat_sent", worker_id=report.worker_id, models_count=len(report.models), answered=False)
 
-    def _told(self, error: RPCError) -> bool:
+    @staticmethod
+    def _is_gone(error: RPCError, held: Held) -> bool:
         """Log a failed call, and return whether its token is of no use any more."""
         gone = error.status in _GONE
-        log.warning("heartbeat_failed", error=str(error), token_gone=gone)
+        log.warning("heartbeat_failed", worker_id=held.request.worker_id, error=str(error), token_gone=gone)
         return gone
 
     def _forget(self, held: Held) -> None:
