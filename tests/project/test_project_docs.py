@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,14 @@ def test_dev_py_without_a_command_lists_them():
     assert done.returncode != 0
     for command in _load("dev.py").COMMANDS:
         assert command in done.stderr
+
+
+def test_everything_that_is_declared_is_locked():
+    """A dependency that was added to pyproject.toml is in the locks; if not, run `python3 dev.py lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
+    declared = [*project["project"]["dependencies"], *(line for extra in extras for line in extra)]
+    locked = "".join((ROOT / "requirements" / name).read_text() for name in ("runtime.txt", "dev.txt"))
+    names = {re.match(r"[A-Za-z0-9._-]+", line)[0] for line in [*declared, *project["dependency-groups"]["dev"]]}
+    pinned = set(re.findall(r"^([a-z0-9._-]+)==", locked, re.MULTILINE))
+    assert {re.sub(r"[._]", "-", name.lower()) for name in names} - pinned - {"longshore"} == set()
