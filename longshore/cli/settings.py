@@ -1,9 +1,10 @@
 """One settings model → flags, environment variables and one TOML file, in that precedence, before the defaults.
 
-A room declares its settings as one plain pydantic model whose fields have a `description`. A field `state_dir` is
-the flag `--state-dir`, the variable `LONGSHORE_STATE_DIR` and the key `state_dir` of the file that `--settings` or
-`LONGSHORE_SETTINGS` names. A secret has no flag: argument lists are there for every user of a machine to read. A file that several commands share puts what only one of them knows into a table with
-that verb's name (`[worker-host]`); everything else in it must be a setting of the command that reads it.
+A room declares its settings as one plain pydantic model whose fields have a `description`. A field `state_dir` is the
+flag `--state-dir`, the variable `LONGSHORE_STATE_DIR` and the key `state_dir` of the file that `--settings` or
+`LONGSHORE_SETTINGS` names. A secret has no flag: argument lists are there for every user of a machine to read. A file
+that several commands share puts what only one of them knows into a table with that verb's name (`[worker-host]`);
+everything else in it must be a setting of the command that reads it.
 """
 
 from __future__ import annotations
