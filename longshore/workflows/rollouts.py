@@ -47,7 +47,7 @@ class RolloutWorkflow:
         await workflow.wait_condition(lambda: bool(self._inbox))
         begun: RolloutTarget | None = None
         answer: RolloutAnswer | None = None
-        while self._inbox or self._letters:
+        while self._inbox or self._letters or self._newest is not begun:
             self._read_inbox(begun)
             if self._newest is not None and self._newest is not begun:
                 begun = self._newest

@@ -11,7 +11,7 @@ import pytest
 # The small fleets and registries of the planning tests serve here too.
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 
-from workflow_world import World, time_skipping_server, world  # noqa: E402 (after the path above)
+from workflow_world import World, real_server, time_skipping_server, world
 
 
 @pytest.fixture
@@ -28,3 +28,10 @@ async def fleet_world(bare_world: World) -> World:
     for letter in "abc":
         await bare_world.device(f"worker-{letter}")
     return bare_world
+
+
+@pytest.fixture
+async def real_world() -> AsyncIterator[World]:
+    """The real server, for what the small one gets wrong: it refuses to cancel an activity that is just completing."""
+    async with real_server() as client, world(client) as around:
+        yield around

@@ -1,0 +1,299 @@
+"""The latest-wins actor: whatever arrives when, each target is answered exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fleets import Wanted
+from temporalio import activity
+from temporalio.client import WorkflowHandle
+from workflow_world import REGISTRY, World, eventually
+
+from longshore.schemas.commands import Action, CommandIntervals, UnloadReason
+from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.failures import Failure, LongshoreError
+from longshore.schemas.plans import DeploymentPlan, PlannedCommand
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, SpecRequest
+from longshore.workflows import conventions
+
+Step = Callable[[str], Awaitable[None]]
+
+
+def target(generation: int, version: str = "1.0.0", workers: str = "ab", action: Action = Action.LOAD) -> RolloutTarget:
+    """A target of deployment `ten` whose answer goes to `commit-<generation>`."""
+    commands = tuple(
+        PlannedCommand(
+            action=action,
+            worker_id=f"worker-{letter}",
+            reason="it fits",
+            previous_version="0.9.0" if action is Action.RELOAD else None,
+            previous_digest="before" if action is Action.RELOAD else None,
+            unload_reason=UnloadReason.DISABLED if action is Action.UNLOAD else None,
+        )
+        for letter in workers
+    )
+    return RolloutTarget(
+        registry=REGISTRY,
+        sha=f"{generation:040x}",
+        plan=DeploymentPlan(
+            deployment_id="ten",
+            generation=generation,
+            version=None if action is Action.UNLOAD else version,
+            digest=None if action is Action.UNLOAD else f"digest-{version}",
+            replicas=len(workers),
+            changes=(),
+            commands=commands,
+        ),
+        reply_to=f"commit-{generation}",
+        intervals=CommandIntervals(schedule_to_start=timedelta(milliseconds=300)),
+    )
+
+
+class Stage:
+    """Two devices, mailboxes for two commits and the fleet; `at` is called at every step of a rollout."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.at: Step | None = None
+        self.spec_error: LongshoreError | None = None
+        self.mail: dict[str, WorkflowHandle[Any, Any]] = {}
+
+    async def open(self) -> None:
+        @activity.defn
+        async def resolve_spec(request: SpecRequest) -> DeploymentSpec:
+            await self.reached(f"resolve {request.sha[-1]}")
+            version = request.digest.removeprefix("digest-")
+            return Wanted("ten", version=version).spec.model_copy(update={"digest": request.digest})
+
+        await self.world.start_broker(resolve_spec=resolve_spec)
+        await self.world.open_mailboxes()
+        for name in ("commit-1", "commit-2", conventions.fleet_workflow_id(REGISTRY)):
+            self.mail[name] = await self.world.mailbox(name)
+        for letter in "ab":
+            device = await self.world.device(f"worker-{letter}")
+            device.before = self._command
+
+    async def reached(self, step: str) -> None:
+        if self.at is not None:
+            await self.at(step)
+
+    async def _command(self, command: Any) -> None:
+        await self.reached(f"{command.worker_id} {command.generation}")
+
+    async def set(self, *targets: RolloutTarget) -> None:
+        await self.world.entities.set_targets(targets)
+
+    async def ended(self) -> None:
+        async def probe() -> bool:
+            description = await self.handle.describe()
+            return description.status is not None and description.status.name == "COMPLETED"
+
+        await eventually(probe, "the rollout ends")
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, Any]:
+        return self.world.client.get_workflow_handle(conventions.rollout_workflow_id("ten"))
+
+    async def answers(self, generation: int) -> list[RolloutOutcome]:
+        received: list[RolloutAnswer] = await self.mail[f"commit-{generation}"].query(
+            "answers", result_type=list[RolloutAnswer]
+        )
+        return [answer.outcome for answer in received]
+
+    async def told_fleet(self) -> list[tuple[str, str, int, str | None]]:
+        events = await self.mail[conventions.fleet_workflow_id(REGISTRY)].query("told")
+        return [(e["worker_id"], e["state"], e["generation"], e["code"]) for e in events]
+
+
+@pytest.fixture
+async def stage(real_world: World) -> Stage:
+    made = Stage(real_world)
+    await made.open()
+    return made
+
+
+async def test_every_command_is_answered_and_the_ledger_told(stage: Stage) -> None:
+    """One answer with a result per command, one settled slot per command, and the actor ends."""
+    await stage.set(target(1))
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.DONE]
+    assert sorted(await stage.told_fleet()) == [("worker-a", "ready", 1, None), ("worker-b", "ready", 1, None)]
+
+
+STEPS = ["start", "resolve 1", "worker-a 1", "worker-b 1", "after"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_newer_target_wins_at_every_step(stage: Stage, step: str) -> None:
+    """Wherever the first rollout is, both commits get exactly one answer, and the newer one's is `done`."""
+    await _two_targets(stage, target(1, "1.0.0"), target(2, "1.1.0"), step)
+    assert await stage.answers(2) == [RolloutOutcome.DONE]
+    first = await stage.answers(1)
+    assert first == [RolloutOutcome.DONE if step == "after" else RolloutOutcome.SUPERSEDED]
+
+
+@pytest.mark.parametrize("step", ["start", "resolve 2", "worker-a 2", "worker-b 2"])
+async def test_an_older_target_never_wins(stage: Stage, step: str) -> None:
+    """A lower generation that arrives late is answered `superseded` and sends no command."""
+    await _two_targets(stage, target(2, "1.1.0"), target(1, "1.0.0"), step)
+    assert await stage.answers(2) == [RolloutOutcome.DONE]
+    assert await stage.answers(1) == [RolloutOutcome.SUPERSEDED]
+    generations = {command.generation for device in stage.world.devices.values() for command in device.commands}
+    assert generations == {2}
+
+
+async def test_an_unload_wins_over_a_load_that_hangs(stage: Stage) -> None:
+    """Superseding waits for nothing: a device that does not even notice the cancellation holds up nobody."""
+    never = asyncio.Event()
+
+    async def hang(step: str) -> None:
+        if step == "worker-a 1":
+            await never.wait()
+
+    stage.at = hang
+    await stage.set(target(1))
+    await _until_commanded(stage, "worker-a")
+    await stage.set(target(2, workers="ab", action=Action.UNLOAD))
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.SUPERSEDED]
+    assert await stage.answers(2) == [RolloutOutcome.DONE]
+
+
+async def test_a_target_that_is_delivered_twice_is_answered_once(stage: Stage) -> None:
+    """start_rollouts may be tried again: the same target is the same request."""
+    again = asyncio.Event()
+
+    async def deliver_again(step: str) -> None:
+        if step == "worker-a 1" and not again.is_set():
+            again.set()
+            await stage.set(target(1))
+
+    stage.at = deliver_again
+    await stage.set(target(1))
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.DONE]
+    assert [len(device.commands) for device in stage.world.devices.values()] == [1, 1]
+
+
+async def test_a_commit_and_a_fleet_that_are_gone_are_no_failure(stage: Stage) -> None:
+    """Nobody left to tell: the rollout is carried out all the same."""
+    for mailbox in stage.mail.values():
+        await mailbox.terminate()
+    await stage.set(target(1))
+    await stage.ended()
+    assert [len(device.commands) for device in stage.world.devices.values()] == [1, 1]
+
+
+async def test_an_absent_devices_command_waits_for_it(stage: Stage) -> None:
+    """The command is issued again and again until the device is there; the answer waits, the others do not."""
+    await stage.set(target(1, workers="abz"))
+    await _until_commanded(stage, "worker-b")
+
+    async def issued_again() -> bool:
+        events = (await stage.handle.fetch_history()).events
+        return sum(event.HasField("activity_task_timed_out_event_attributes") for event in events) >= 2
+
+    await eventually(issued_again, "the command has been issued three times")
+    assert await stage.answers(1) == []
+    await stage.world.device("worker-z")
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.DONE]
+    assert len(stage.world.devices["worker-z"].commands) == 1
+
+
+async def test_a_device_that_knows_better_supersedes(stage: Stage) -> None:
+    """STALE_GENERATION from every device means that a newer commit was there: no failure, and no settled slot."""
+    for device in stage.world.devices.values():
+        device.failures["1.0.0"] = Failure(code="STALE_GENERATION", message="7 has been seen")
+    await stage.set(target(1))
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.SUPERSEDED]
+    assert await stage.told_fleet() == []
+
+
+async def test_a_failed_reload_is_settled_as_ready(stage: Stage) -> None:
+    """The ledger hears that the old version serves, and why."""
+    stage.world.devices["worker-a"].failures["1.0.0"] = Failure(code="RUNNER_OOM", message="killed")
+    await stage.set(target(1, workers="a", action=Action.RELOAD))
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.FAILED]
+    assert await stage.told_fleet() == [("worker-a", "ready", 1, "RUNNER_OOM")]
+
+
+async def test_a_moved_tag_fails_the_loads(bare_world: World) -> None:
+    """A spec that cannot be had fails every LOAD with its code, and no device is bothered."""
+
+    @activity.defn
+    async def resolve_spec(_: SpecRequest) -> DeploymentSpec:
+        from temporalio.exceptions import ApplicationError  # noqa: PLC0415 (only the failure's shape matters here)
+
+        failure = Failure(code="TAG_MOVED", message="v1.0.0 is another commit by now").model_dump(mode="json")
+        raise ApplicationError("TAG_MOVED", failure, type="TAG_MOVED", non_retryable=True)
+
+    await bare_world.start_broker(resolve_spec=resolve_spec)
+    await bare_world.open_mailboxes()
+    mailbox = await bare_world.mailbox("commit-1")
+    await bare_world.device("worker-a")
+    await bare_world.entities.set_targets((target(1, workers="a"),))
+
+    async def answered() -> list[RolloutAnswer]:
+        return await mailbox.query("answers", result_type=list[RolloutAnswer])
+
+    (answer,) = await eventually(answered, "the commit is answered")
+    assert answer.outcome is RolloutOutcome.FAILED
+    assert "v1.0.0 is another commit" in answer.message
+    assert bare_world.devices["worker-a"].commands == []
+
+
+async def test_what_a_replay_cannot_see(stage: Stage) -> None:
+    """Queues, time-outs and retry policies of the commands, read from a history."""
+    await stage.set(target(1, workers="a"))
+    await stage.ended()
+    scheduled = [
+        event.activity_task_scheduled_event_attributes
+        for event in (await stage.handle.fetch_history()).events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    (load,) = [a for a in scheduled if a.activity_type.name == "load_model"]
+    (resolve,) = [a for a in scheduled if a.activity_type.name == "resolve_spec"]
+    assert (load.task_queue.name, resolve.task_queue.name) == ("device:worker-a", "broker")
+    assert load.schedule_to_start_timeout.ToTimedelta() == timedelta(milliseconds=300)
+    assert load.schedule_to_close_timeout.ToTimedelta() == timedelta(hours=2, milliseconds=300)
+    assert load.heartbeat_timeout.ToTimedelta() == timedelta(seconds=30)
+    assert load.retry_policy.maximum_attempts == 0
+    assert load.retry_policy.maximum_interval.ToTimedelta() == timedelta(seconds=30)
+    assert resolve.heartbeat_timeout.ToTimedelta() == conventions.BROKER_HEARTBEAT_TIMEOUT
+
+
+async def _two_targets(stage: Stage, first: RolloutTarget, second: RolloutTarget, step: str) -> None:
+    """Set `first`, and `second` when `step` is reached; wait until the actor has ended for good."""
+    delivered = asyncio.Event()
+
+    async def deliver(reached: str) -> None:
+        if reached == step and not delivered.is_set():
+            delivered.set()
+            await stage.set(second)
+
+    stage.at = deliver
+    await (stage.set(first, second) if step == "start" else stage.set(first))
+    await stage.ended()
+    if step == "after":
+        await stage.set(second)
+        await stage.ended()
+
+    async def both_answered() -> bool:
+        return bool(await stage.answers(1)) and bool(await stage.answers(2))
+
+    await eventually(both_answered, "both commits are answered")
+    await stage.ended()
+
+
+async def _until_commanded(stage: Stage, worker_id: str) -> None:
+    async def probe() -> bool:
+        return bool(stage.world.devices[worker_id].commands)
+
+    await eventually(probe, f"{worker_id} has its command")
