@@ -15,6 +15,7 @@ No connection is closed from here unless its client asked for that or its framin
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime as dt
 import faulthandler
 import importlib
@@ -233,6 +234,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._busy = False
         """A request is in work, and its answer comes before anything else."""
+        self._unread = False
+        """The client does not take its answers: no further request is taken up."""
         self._advancing = False
         self._last = False
         self._bodiless = False
@@ -246,14 +249,23 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._service.connections.discard(self)
 
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    def pause_writing(self) -> None:
+        self._unread = True
+
+    def resume_writing(self) -> None:
+        self._unread = False
+        self._advance()
+
     def eof_received(self) -> bool:
         self._last = True
         return self._busy
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        if self._busy and self._reader.pending > MAX_HEAD and self._transport:
-            self._transport.pause_reading()
         self._advance()
 
     def answer(self, status: int, body: bytes, fields: bytes = b"content-type: application/json\r\n") -> None:
@@ -266,7 +278,6 @@ class Connection(asyncio.Protocol):
         if self._last:
             self._transport.close()
         else:
-            self._transport.resume_reading()
             self._advance()
 
     def refuse(self, refused: Refused) -> None:
@@ -278,7 +289,7 @@ class Connection(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
-        while not self._busy and not self._last and self._transport is not None:
+        while not self._busy and not self._last and not self._unread and self._transport is not None:
             try:
                 request = self._reader.next()
             except Refused as lost:
@@ -293,6 +304,10 @@ class Connection(asyncio.Protocol):
             except Refused as refused:
                 self.refuse(refused)
         self._advancing = False
+        if self._transport is not None and (self._busy or self._unread) and self._reader.pending > MAX_HEAD:
+            self._transport.pause_reading()
+        elif self._transport is not None:
+            self._transport.resume_reading()
 
 
 class Job(NamedTuple):
@@ -338,9 +353,15 @@ class Service:
 
     def flush(self, timeout: float) -> None:
         """Wait until what has been delivered is written. Called by the main thread, at the very end."""
-        written = threading.Event()
-        self._loop.call_soon_threadsafe(written.set)
-        written.wait(timeout)
+
+        async def written() -> None:
+            while any(connection.unsent for connection in self.connections):  # noqa: ASYNC110 (no event says so)
+                await asyncio.sleep(0.01)
+
+        try:
+            asyncio.run_coroutine_threadsafe(written(), self._loop).result(timeout)
+        except concurrent.futures.TimeoutError:
+            log("answers_not_taken", connections=len(self.connections))
 
     def _deliver(self, answers: list[tuple[Connection, bytes | Refused]]) -> None:
         self._waiting -= len(answers)
@@ -545,10 +566,10 @@ class Model:
         if not callable(load) or not takes_two(load):
             raise StartFailed("ENTRYPOINT_INVALID", f"{name} has no function load(artifacts, config)")
         artifacts = Path(config["artifacts"])
+        options = {}
         try:
-            options = (
-                json.loads((artifacts / config["config_file"]).read_text("utf-8")) if config["config_file"] else {}
-            )
+            if config["config_file"]:
+                options = json.loads((artifacts / config["config_file"]).read_text("utf-8"))
             model = load(artifacts, options)
         except Exception as error:
             raise StartFailed("MODEL_LOAD_FAILED", f"{name}.load failed: {describe(error)}") from error
@@ -614,7 +635,8 @@ class Model:
 
 
 def describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:MESSAGE_CAP]
+    """Return type and message, even of an exception whose own `__str__` raises."""
+    return traceback.format_exception_only(type(error), error)[-1].strip()[:MESSAGE_CAP]
 
 
 def last_lines(error: BaseException) -> str:
@@ -626,7 +648,13 @@ def own_lock(lock: int) -> None:
     os.ftruncate(lock, 0)
     os.write(lock, b"%d\n" % os.getpid())
     os.set_inheritable(lock, False)
-    os.register_at_fork(after_in_child=lambda: os.close(lock))
+    held = [lock]
+
+    def let_go() -> None:
+        if held:  # a child's own child has nothing to close: the number may be another file's by then
+            os.close(held.pop())
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 def volunteer_for_oom() -> None:

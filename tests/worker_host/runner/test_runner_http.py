@@ -227,3 +227,55 @@ async def test_identity_tells_who_is_there_and_counts_only_envoys_connections(be
 
 async def _connections(client, expected):
     return (await client.get("/-/identity")).json()["connections"] == expected
+
+
+async def test_a_client_that_never_reads_costs_no_memory(bench):
+    """Who pipelines for ever and takes no answer is not read any more; others are served."""
+    instance = await bench.serve()
+    greedy = await bench.connect(instance)
+    memory = bench.supervisor.memory_bytes(instance.instance_id)
+    request = b"GET /infer/multiplier HTTP/1.1\r\n\r\n" * 20_000
+
+    async def pour():
+        for _ in range(200):
+            greedy.send(request)
+            await greedy.writer.drain()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pour(), 2)
+    assert bench.supervisor.memory_bytes(instance.instance_id) < memory + 20_000_000
+    assert (await bench.supervisor.infer(instance.instance_id, {"x": 1})).status == 200
+    greedy.writer.transport.abort()
+
+
+async def test_a_large_answer_is_sent_whole_before_the_end(bench):
+    """Told to end while a client reads slowly, the runner waits until the answer is out."""
+    files = {"src/after.py": "def wrap(value, config):\n    return {'y': 'a' * 5_000_000}"}
+    instance = await bench.serve(files)
+    wire = await bench.connect(instance)
+    wire.post({"x": 1})
+    await wire.reader.readexactly(100)
+    stopping = asyncio.create_task(bench.supervisor.stop(instance.instance_id))
+    rest = await wire.reader.read()
+    await stopping
+    assert len(rest) > 5_000_000 - 100
+
+
+async def test_an_exception_that_cannot_be_printed_is_an_answer_all_the_same(bench):
+    """Even `str(error)` is the model's code."""
+    model = """
+        class Worse(Exception):
+            def __str__(self):
+                raise RuntimeError("not even this")
+
+        class Model:
+            def predict(self, batch):
+                raise Worse
+
+        def load(artifacts, config):
+            return Model()
+    """
+    instance = await bench.serve({"src/model.py": model})
+    answer = await bench.supervisor.infer(instance.instance_id, {"x": 1})
+    assert answer.status == 500
+    assert b"Worse" in answer.body
