@@ -1,0 +1,204 @@
+"""Presence: heard, suspect, failed, recovering; judged by the age of the last evidence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world
+
+from longshore.schemas.devices import DeviceInput, DeviceStatus, DeviceView, Health, ModelReport, PresenceIntervals
+from longshore.schemas.lifecycle import ModelState
+from longshore.workflows import conventions
+from longshore.workflows.devices import DeviceWorkflow
+
+# The PRD's tiers at a fortieth of their length: 30/60/120 s and a ping of 10 s.
+QUICK = PresenceIntervals(
+    heartbeat=timedelta(seconds=0.75),
+    suspect_after=timedelta(seconds=1.5),
+    failed_after=timedelta(seconds=3),
+    ping_timeout=timedelta(seconds=0.25),
+)
+
+
+def test_the_tiers_are_the_prds() -> None:
+    """PRD §5.5: beats every 30 s, suspect at 60 s, failed at 120 s."""
+    tiers = PresenceIntervals()
+    seconds = [t.total_seconds() for t in (tiers.heartbeat, tiers.suspect_after, tiers.failed_after)]
+    assert seconds == [30, 60, 120]
+
+
+class Watched:
+    """One DeviceWorkflow, and what the fleet was told of the device."""
+
+    def __init__(self, around: World) -> None:
+        self.world = around
+        self.mailbox: Any = None
+
+    async def start(self) -> None:
+        await self.world.start_broker()
+        await self.world.open_mailboxes()
+        self.mailbox = await self.world.mailbox(conventions.fleet_workflow_id(REGISTRY))
+        await self.world.client.start_workflow(
+            DeviceWorkflow.run,
+            DeviceInput(worker_id="worker-a", registry=REGISTRY, intervals=QUICK),
+            id=conventions.device_workflow_id("worker-a"),
+            task_queue=conventions.BROKER_QUEUE,
+        )
+
+    async def view(self) -> DeviceView:
+        return await self.world.entities.device("worker-a")
+
+    async def becomes(self, health: Health) -> DeviceView:
+        async def probe() -> DeviceView | None:
+            view = await self.view()
+            return view if view.health is health else None
+
+        return await eventually(probe, f"the device becomes {health}")
+
+    async def told(self) -> list[str]:
+        """The healths that the fleet was told, repetitions left out."""
+        healths = [record["health"] for record in await self.mailbox.query("told")]
+        return [health for n, health in enumerate(healths) if n == 0 or healths[n - 1] != health]
+
+
+@pytest.fixture
+async def watched(real_world: World) -> Watched:
+    made = Watched(real_world)
+    await made.start()
+    return made
+
+
+async def test_a_device_is_unknown_until_it_is_heard(watched: Watched) -> None:
+    """It may come at any time: the first report makes it healthy, and the fleet is told its slots."""
+    assert (await watched.view()).health is Health.UNKNOWN
+    device = await watched.world.device("worker-a")
+    view = await watched.becomes(Health.HEALTHY)
+    assert view.report is not None
+    assert view.report.boot_id == device.boot_id
+    assert await watched.told() == ["healthy"]
+
+
+async def test_a_change_is_told_at_once(watched: Watched) -> None:
+    """A model that appears on the device reaches the fleet's record without any beat in between."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    device.models["ten"] = ModelReport(
+        deployment_id="ten", state=ModelState.READY, generation=7, version="1.0.0", digest="0123456789abcdef"
+    )
+    await device.say_something()
+
+    async def told() -> bool:
+        records = await watched.mailbox.query("told")
+        return records[-1]["slots"] == {"ten": "ready:7:01234567"}
+
+    await eventually(told, "the fleet knows the slot")
+
+
+async def test_silence_makes_suspect_then_failed_then_recovering(watched: Watched) -> None:
+    """The whole circle: healthy, suspect, failed, and on return recovering before it is healthy again."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    device.silent = True
+    await watched.becomes(Health.SUSPECT)
+    failed = await watched.becomes(Health.FAILED)
+    assert failed.last_evidence is not None
+    device.silent = False
+    await watched.becomes(Health.RECOVERING)
+    await watched.becomes(Health.HEALTHY)
+    assert await watched.told() == ["healthy", "suspect", "failed", "recovering", "healthy"]
+
+
+async def test_a_device_that_answers_the_ping_was_never_failed(watched: Watched) -> None:
+    """Lost beats alone make nobody failed: the direct ping is answered, and it is healthy again."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)  # it holds the presence, and forgets to beat
+    await watched.becomes(Health.SUSPECT)
+    await watched.becomes(Health.HEALTHY)
+    assert "failed" not in await watched.told()
+
+
+async def test_heartbeats_are_evidence(watched: Watched) -> None:
+    """A device that only beats stays healthy, and its last beat is taken into the view when it falls silent."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    device.boot_id = "boot-2"
+    await device.beat()
+    device.silent = True
+    view = await watched.becomes(Health.SUSPECT)
+    assert view.report is not None
+    assert view.report.boot_id == "boot-2"
+
+
+async def test_a_goodbye_is_believed_and_not_pinged(watched: Watched) -> None:
+    """A leaving device is known to be away: it becomes failed when it stays away, without being suspect first."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    device.status = DeviceStatus.LEAVING
+    await device.say_something()
+    device.silent = True
+
+    async def leaving() -> bool:
+        report = (await watched.view()).report
+        return report is not None and report.status is DeviceStatus.LEAVING
+
+    await eventually(leaving, "the goodbye is heard")
+    records = await watched.mailbox.query("told")
+    assert records[-1]["status"] == "leaving"
+
+
+async def test_a_missing_fleet_is_told_when_it_is_there(watched: Watched) -> None:
+    """The record is not lost with the signal: it is sent again until a fleet has it."""
+    await watched.mailbox.terminate()
+    await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    watched.mailbox = await watched.world.mailbox(conventions.fleet_workflow_id(REGISTRY))
+
+    async def told() -> list[str]:
+        return await watched.told()
+
+    assert await eventually(told, "the new fleet is told") == ["healthy"]
+
+
+@pytest.fixture
+async def short_lived() -> AsyncIterator[Watched]:
+    """A server that suggests continue-as-new after 30 events instead of 4,096."""
+    suggest = ("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=30")
+    async with real_server(*suggest) as client, world(client) as around:
+        made = Watched(around)
+        await made.start()
+        yield made
+
+
+async def test_a_new_run_keeps_what_was_heard(short_lived: Watched) -> None:
+    """Continue-as-new falls between two presences: health, report and what the fleet knows go on."""
+    device = await short_lived.world.device("worker-a")
+    await short_lived.becomes(Health.HEALTHY)
+    handle = short_lived.world.client.get_workflow_handle(conventions.device_workflow_id("worker-a"))
+    first_run = (await handle.describe()).run_id
+
+    async def renewed() -> bool:
+        device.boot_id += "x"
+        await device.say_something()
+        return (await handle.describe()).run_id != first_run
+
+    await eventually(renewed, "the device's workflow continues as a new run")
+    view = await short_lived.view()
+    assert view.health is Health.HEALTHY
+    assert view.report is not None
+    assert await short_lived.told() == ["healthy"]
+
+
+async def _held(device: FakeDevice) -> None:
+    """Wait until the device holds a presence that it has nothing to say to."""
+
+    async def probe() -> bool:
+        return device._held is not None
+
+    await eventually(probe, "the device holds a presence")
