@@ -1,0 +1,117 @@
+"""Record the histories that the replay tests read: `python tests/replay/record.py`.
+
+Run it when a workflow has been changed on purpose, behind `workflow.patched` once there are installations: then keep
+the old files beside the new ones, so that both are proven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path += [str(HERE.parents[1]), str(HERE.parent / "support"), str(HERE.parent / "planning")]
+
+from fleets import Wanted, registry, worker  # noqa: E402 (after the path above)
+from workflow_world import REGISTRY, World, eventually, real_server, world  # noqa: E402 (after the path above)
+
+from longshore.cli.exits import leave  # noqa: E402 (after the path above)
+from longshore.schemas.devices import Health  # noqa: E402 (after the path above)
+from longshore.schemas.issues import Issue  # noqa: E402 (after the path above)
+from longshore.workflows import conventions  # noqa: E402 (after the path above)
+
+WORKERS = tuple(worker(f"worker-{letter}") for letter in "ab")
+
+
+async def record() -> None:
+    async with real_server() as client, world(client, **_QUICK) as around:
+        await around.start_broker()
+        await around.entities.start_fleet()
+        for letter in "ab":
+            await around.device(f"worker-{letter}")
+        await _commits(around)
+        await _superseded(around)
+        await _failed_device(around)
+        await _save(around, conventions.fleet_workflow_id(REGISTRY), "fleet")
+        await _save(around, conventions.device_workflow_id("worker-a"), "device-failed-and-recovered")
+        await _save(around, conventions.device_workflow_id("worker-b"), "device-healthy")
+
+
+_QUICK = {
+    "heartbeat_interval": timedelta(seconds=1),
+    "suspect_after": timedelta(seconds=2),
+    "failed_after": timedelta(seconds=4),
+}
+
+
+async def _commits(around: World) -> None:
+    steps = {
+        "loaded": registry(WORKERS, Wanted("ten", replicas=2)),
+        "reloaded": registry(WORKERS, Wanted("ten", version="1.1.0", replicas=2)),
+        "unloaded": registry(WORKERS, Wanted("ten", version="1.1.0", replicas=2, enabled=False)),
+    }
+    for name, snapshot in steps.items():
+        sha = around.registry.push(snapshot)
+        await around.result(sha)
+        await around.settled()
+        await _save(around, conventions.commit_workflow_id(REGISTRY, sha), f"commit-{name}")
+        await _save(around, conventions.rollout_workflow_id("ten"), f"rollout-{name}")
+    issue = Issue(code="MANIFEST_INVALID", file="models/production/ten.yaml", message="replicas is -1")
+    sha = around.registry.push(registry(WORKERS), issue)
+    await around.result(sha)
+    await _save(around, conventions.commit_workflow_id(REGISTRY, sha), "commit-rejected")
+
+
+async def _superseded(around: World) -> None:
+    loading = asyncio.Event()
+    never = asyncio.Event()
+
+    async def hang(command: Any) -> None:
+        if command.spec.version == "2.0.0":
+            loading.set()
+            await never.wait()
+
+    for device in around.devices.values():
+        device.before = hang
+    first = around.registry.push(registry(WORKERS, Wanted("ten", version="2.0.0", replicas=2)))
+    handle = await around.commit(first)
+    await loading.wait()
+    await around.result(around.registry.push(registry(WORKERS, Wanted("ten", version="2.1.0", replicas=2))))
+    await handle.result()
+    await around.settled()
+    await _save(around, conventions.commit_workflow_id(REGISTRY, first), "commit-superseded")
+    await _save(around, conventions.rollout_workflow_id("ten"), "rollout-superseded")
+
+
+async def _failed_device(around: World) -> None:
+    device = around.devices["worker-a"]
+    for health in (Health.FAILED, Health.HEALTHY):
+        device.silent = health is Health.FAILED
+
+        async def there(health: Health = health) -> bool:
+            return (await around.entities.device("worker-a")).health is health
+
+        await eventually(there, f"the device is {health}", timeout=60)
+
+
+async def _save(around: World, workflow_id: str, name: str) -> None:
+    history = await around.client.get_workflow_handle(workflow_id).fetch_history()
+    document = {"workflow_id": workflow_id, **_scrubbed(history.to_json_dict())}
+    (HERE / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(f"{name}: {len(history.events)} events")  # noqa: T201 (a script)
+
+
+def _scrubbed(value: Any) -> Any:
+    """Leave out what names this machine: identities and stack traces take no part in a replay."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(child) for key, child in value.items() if key not in {"identity", "stackTrace"}}
+    return [_scrubbed(child) for child in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    asyncio.run(record())
+    leave(0)
