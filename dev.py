@@ -60,7 +60,7 @@ def main(arguments):
 def check_machine():
     """End with the remedy when this machine lacks something that no package can bring."""
     if sys.version_info < OLDEST_PYTHON:
-        newer = [name for name in ("python3.%d" % minor for minor in range(20, 10, -1)) if shutil.which(name)]
+        newer = [name for name in ("python3.%d" % minor for minor in range(20, 10, -1)) if works(name)]
         remedy = "Run: %s dev.py …" % newer[0] if newer else "Install Python 3.11 or newer and run dev.py with it."
         fail("this is Python %d.%d; Longshore needs 3.11 or newer." % sys.version_info[:2], remedy)
     if sys.platform not in ("linux", "darwin"):
@@ -73,6 +73,14 @@ def check_machine():
         fail("Envoy's package needs macOS %d or newer." % OLDEST_MACOS, "Update macOS, or use a Linux machine.")
     if shutil.which("git") is None:
         fail("git is missing.", "apt install git" if sys.platform == "linux" else "xcode-select --install")
+
+
+def works(program):
+    """Tell whether `program` is on the PATH and starts (a version manager's stub may not)."""
+    try:
+        return subprocess.call([program, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
 
 
 def check_glibc():

@@ -128,6 +128,14 @@ def test_one_demo_at_a_time_in_a_folder(state: Path):
         pass
 
 
+def test_a_folder_of_something_else_is_left_alone(state: Path):
+    """A demo empties its folder, so it must be its own."""
+    (state / "photos").mkdir(parents=True)
+    with pytest.raises(DemoFailed, match="no demo's folder"), locked(state):
+        pass
+    assert (state / "photos").is_dir()
+
+
 def test_a_new_demo_keeps_the_caches_and_nothing_else(state: Path):
     """Environments and downloads stay; a device's journal does not, since the ledger begins anew."""
     keep = ["cache/artifacts/1", "devices/worker-a/cache/environments/1/python", "devices/worker-a/cache/packages/uv/1"]

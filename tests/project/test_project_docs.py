@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -82,19 +80,6 @@ def test_every_locked_package_has_a_hash():
     for lock in (ROOT / "requirements").glob("*.txt"):
         entries = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)
         assert [entry.split()[0] for entry in entries if "==" in entry and "--hash=sha256:" not in entry] == []
-
-
-def test_dev_py_tells_an_old_python_what_to_do():
-    """The file has the grammar of Python 3.7: such a Python reaches the remedy instead of a SyntaxError."""
-    ast.parse((ROOT / "dev.py").read_text(), feature_version=(3, 7))
-
-
-def test_dev_py_without_a_command_lists_them():
-    """`python3 dev.py` explains itself, and sets nothing up."""
-    done = subprocess.run([sys.executable, ROOT / "dev.py"], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    for command in _load("dev.py").COMMANDS:
-        assert command in done.stderr
 
 
 def test_everything_that_is_declared_is_locked():

@@ -197,9 +197,15 @@ def check_programs() -> None:
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder. Raises DemoFailed while another demo does."""
+    """Hold the state folder. Raises DemoFailed while another demo does, and for a folder that is not a demo's.
+
+    The latter because a new demo empties it.
+    """
     state.mkdir(parents=True, exist_ok=True)
-    with (state / "demo.lock").open("a+") as lock:
+    file = state / "demo.lock"
+    if not file.exists() and any(state.iterdir()):
+        raise DemoFailed(f"{state} is not empty and no demo's folder: give another --state-dir")
+    with file.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
