@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -54,8 +55,8 @@ class Report:
 def load_facts(*loads: Load) -> dict[str, Any]:
     """Return what a load saw: requests, failures, answers by version, latencies in milliseconds."""
     latencies = [seconds for load in loads for seconds in load.latencies]
-    versions = sum((load.versions for load in loads), loads[0].versions.__class__())
-    outcomes = sum((load.outcomes for load in loads), loads[0].outcomes.__class__())
+    versions = sum((load.versions for load in loads), Counter[str]())
+    outcomes = sum((load.outcomes for load in loads), Counter[str]())
     return {
         "requests": outcomes.total(),
         "failed": outcomes.total() - outcomes["200"],
