@@ -1,4 +1,4 @@
-"""How long planning takes, and how large its plans are: `python benchmarks/planning.py`, with the checkout on PYTHONPATH.
+"""How long planning takes, and how large its plans are: `python3 dev.py bench planning`.
 
 Deployments by replicas on a fleet of workers, four regions, three model sizes: the first plan (everything is new),
 an update of every deployment, and a commit that changes one.

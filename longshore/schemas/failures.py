@@ -98,7 +98,7 @@ FAILURES: dict[str, FailureKind] = {
             PACKAGE_INDEX_UNAVAILABLE="Check the package index; the operation is tried again by itself.",
             STATE_PUSH_CONFLICT="Someone pushed at the same time; the state is written again by itself.",
             DEVICE_UNREACHABLE="Start the worker host, or check its way to the Temporal server.",
-            TEMPORAL_UNAVAILABLE="Check that the Temporal server runs; its log says why it does not, often a port in use.",
+            TEMPORAL_UNAVAILABLE="Check that the Temporal server runs; its log says why not, often a port in use.",
             CIRCUIT_OPEN="The service failed five times running; it is tried again after a pause.",
             ENVOY_WARM_TIMEOUT="Envoy did not take the new configuration in time; check that it runs.",
         ),

@@ -102,18 +102,14 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
 
 def _still_there(slot: Slot | None, next_digest: str) -> Demand | None:
     """Return what may still be held beside the version that comes next."""
-    if slot is None:
-        return None
-    if slot.state is ModelState.RELOADING and slot.digest == next_digest:
-        return slot.previous_demand
-    match slot.state:
-        case ModelState.READY:
+    match slot:
+        case Slot(state=ModelState.READY):
             return slot.demand
-        case ModelState.RELOADING:
+        case Slot(state=ModelState.RELOADING) if slot.digest != next_digest:
             return slot.demand.at_least(slot.previous_demand or Demand())
-        case ModelState.UNLOADING:
+        case Slot(state=ModelState.UNLOADING):
             return slot.reserved
-        case ModelState.LOADING:
+        case Slot(state=ModelState.LOADING | ModelState.RELOADING):
             return slot.previous_demand
         case _:
             return None

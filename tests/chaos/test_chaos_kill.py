@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import psutil
 import pytest
-from longshore.cli.demo.load import Load
 from system import System, eventually
 
+from longshore.cli.demo.load import Load
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.lifecycle import ModelState
 

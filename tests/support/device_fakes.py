@@ -155,7 +155,7 @@ class FakeRunners:
         self.started.append(instance)
         self._running[instance.instance_id] = instance
 
-    async def infer(self, instance_id: str, document: Any) -> FakeAnswer:
+    async def infer(self, instance_id: str, document: Any) -> FakeAnswer:  # noqa: ARG002 (the Protocol's)
         conforms = isinstance(document, dict) and isinstance(document.get("text"), str)
         return FakeAnswer(self.status if conforms else 422, b'{"said": 1}')
 
@@ -203,7 +203,7 @@ class FakeTraffic:
         if before_removal is not None:
             await before_removal()
 
-    async def remove(self, deployment_id: str, *, before_removal: Hook | None = None) -> None:
+    async def remove(self, deployment_id: str, *, before_removal: Hook | None = None) -> None:  # noqa: ARG002 (the Protocol's)
         self.table = self.table.without(deployment_id)
 
     def serving(self, deployment_id: str = "echo") -> str | None:
@@ -290,5 +290,5 @@ class Device:
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Return as soon as `condition` holds; fail after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (any condition, so there is no event to wait for)
             await asyncio.sleep(0.005)
