@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -106,10 +107,12 @@ async def _save(around: World, workflow_id: str, name: str) -> None:
 
 
 def _scrubbed(value: Any) -> Any:
-    """Leave out what names this machine: identities and stack traces take no part in a replay."""
+    """Leave out what names this machine: identities, sticky queues and stack traces take no part in a replay."""
     if isinstance(value, dict):
         return {key: _scrubbed(child) for key, child in value.items() if key not in {"identity", "stackTrace"}}
-    return [_scrubbed(child) for child in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_scrubbed(child) for child in value]
+    return re.sub(r"^[0-9]+@[A-Za-z0-9.-]+", "recorder", value) if isinstance(value, str) else value
 
 
 if __name__ == "__main__":

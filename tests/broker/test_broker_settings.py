@@ -1,0 +1,42 @@
+"""Settings that are derived from others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from longshore.broker.settings import BrokerSettings
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://git.example/ops/model-registry.git", "model-registry"),
+        ("git@git.example:ops/Registry", "registry"),
+        ("file:///srv/git/registry.git/", "registry"),
+        ("https://git.example/ops/my_models", "my-models"),
+    ],
+)
+def test_the_name_comes_from_the_url(url: str, name: str) -> None:
+    """Workflow ids read like the repository, without a setting."""
+    assert BrokerSettings(registry=url).name == name
+
+
+def test_a_given_name_wins() -> None:
+    """Two registries of one name can be told apart."""
+    assert BrokerSettings(registry="https://git.example/a/registry.git", registry_name="team-a").name == "team-a"
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither secret stands in what a log or a traceback would show of the settings."""
+    settings = BrokerSettings(registry="x", webhook_secret="hush", webhook_secret_before="hush-before")
+    assert "hush" not in repr(settings)
+    assert settings.webhook_secrets == (b"hush", b"hush-before")
+
+
+def test_intervals_reach_what_uses_them() -> None:
+    """The presence tiers and the poll interval are settings of the broker."""
+    settings = BrokerSettings(registry="x", poll_interval=timedelta(seconds=1), failed_after=timedelta(seconds=7))
+    assert settings.fleet.poll_interval == timedelta(seconds=1)
+    assert settings.presence.failed_after == settings.fleet.presence.failed_after == timedelta(seconds=7)
