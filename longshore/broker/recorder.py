@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -15,10 +15,17 @@ from longshore.broker.settings import ControlSettings
 from longshore.registry.errors import error_files
 from longshore.registry.git import Git
 from longshore.registry.writer import RegistryWriter
-from longshore.schemas.commits import CommitOutcome, RecordRequest
+from longshore.schemas.commands import Action
+from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceView
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.rollouts import RolloutAnswer, SlotResult
 
 log = structlog.get_logger()
+
+# A report follows its command within milliseconds; a device that has just gone away is not waited for.
+REPORT_GRACE_SECONDS = 5.0
+REPORT_PAUSE_SECONDS = 0.2
 
 # A rejected commit changed nothing that runs: its error file is all that is news.
 _LEAVE_THE_STATE_ALONE = frozenset({CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN})
@@ -48,19 +55,29 @@ class RegistryRecorder:
     async def record(self, request: RecordRequest) -> None:
         result = request.result
         untouched = result.outcome in _LEAVE_THE_STATE_ALONE
-        now = self._now()
+        await self._git.require(self._url, result.sha)
         commit = await self._git.commit(self._url, result.sha)
-        devices = [] if untouched else await self._devices()
+        devices = {} if untouched else await self._devices_after(result)
         snapshot = None if untouched else await self._registry.snapshot(result.sha)
-        errors = error_files(result, commit, snapshot, {device.worker_id: device for device in devices}, now)
+        now = self._now()
+        errors = error_files(result, commit, snapshot, devices, now)
         subject = f"Longshore: {result.outcome} {result.sha[:10]}"
-        await self._writer.record(subject, None if untouched else devices, errors, now=now)
+        await self._writer.record(subject, None if untouched else list(devices.values()), errors, now=now)
 
-    async def _devices(self) -> list[DeviceView]:
+    async def _devices_after(self, result: CommitResult) -> dict[str, DeviceView]:
+        """Return what the devices report once they have told of this commit's commands, or after a while."""
+        deadline = asyncio.get_running_loop().time() + REPORT_GRACE_SECONDS
+        while True:
+            devices = await self._devices()
+            if has_been_reported(result, devices) or asyncio.get_running_loop().time() > deadline:
+                return devices
+            await asyncio.sleep(REPORT_PAUSE_SECONDS)
+
+    async def _devices(self) -> dict[str, DeviceView]:
         """Ask every device's workflow for what it knows; one that is not running is left out."""
         fleet = await self._entities.fleet()
         views = await asyncio.gather(*(self._device(worker_id) for worker_id in fleet.devices))
-        return [view for view in views if view is not None]
+        return {view.worker_id: view for view in views if view is not None}
 
     async def _device(self, worker_id: str) -> DeviceView | None:
         try:
@@ -68,3 +85,24 @@ class RegistryRecorder:
         except RPCError as error:
             log.warning("device_not_known", worker_id=worker_id, error=str(error))
             return None
+
+
+def has_been_reported(result: CommitResult, devices: Mapping[str, DeviceView]) -> bool:
+    """Tell whether every device has reported the end of each command that it carried out for this commit.
+
+    A command's result and the report of the same change are two messages; the report may be the later one.
+    """
+    return all(
+        _knows(devices.get(slot.worker_id), answer, slot)
+        for answer in result.answers
+        for slot in answer.results
+        if slot.failure is None
+    )
+
+
+def _knows(device: DeviceView | None, answer: RolloutAnswer, slot: SlotResult) -> bool:
+    reported = device.report.models if device is not None and device.report is not None else ()
+    model = next((model for model in reported if model.deployment_id == answer.deployment_id), None)
+    if slot.action is Action.UNLOAD:
+        return model is None or model.state is ModelState.IDLE or model.generation > answer.generation
+    return model is not None and model.generation >= answer.generation and model.state is not ModelState.LOADING
