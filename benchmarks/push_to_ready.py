@@ -24,11 +24,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from longshore.worker_host.instances import Instance, RunPaths, new_instance_id
 from longshore.worker_host.journal import Journal
+from longshore.worker_host.runners.instances import Instance, RunPaths, new_instance_id
+from longshore.worker_host.runners.supervisor import Supervisor
+from longshore.worker_host.runners.support import Support
 from longshore.worker_host.state_dir import StateDir
-from longshore.worker_host.supervisor import Supervisor
-from longshore.worker_host.support import Support
 from longshore.workflows import conventions
 
 RUNNER_STARTS = 5

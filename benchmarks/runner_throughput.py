@@ -24,8 +24,9 @@ from pathlib import Path
 
 import psutil
 
-from longshore.worker_host import locks, runner, runner_client
-from longshore.worker_host.support import Support
+from longshore.worker_host import locks
+from longshore.worker_host.runners import runner, runner_client
+from longshore.worker_host.runners.support import Support
 
 BODY = json.dumps({"text": "The delivery was late, but the product is lovely. " * 4}).encode()
 REQUEST = b"POST /infer/bench HTTP/1.1\r\nhost: bench\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)

@@ -21,23 +21,24 @@ import structlog
 from longshore.schemas.devices import BreakerReport, DeviceStatus
 from longshore.schemas.failures import Failure
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host import caches, routes
 from longshore.worker_host.agent import Agent
-from longshore.worker_host.artifacts import Artifacts
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.bringing_up import Stores
-from longshore.worker_host.checkouts import Checkouts
-from longshore.worker_host.environments import Environments
-from longshore.worker_host.envoy import Envoy
+from longshore.worker_host.commands.bringing_up import Stores
 from longshore.worker_host.host import Outside, WorkerHost
-from longshore.worker_host.instances import Instance, RunPaths
 from longshore.worker_host.journal import Journal
+from longshore.worker_host.proxy import routes
+from longshore.worker_host.proxy.envoy import Envoy
+from longshore.worker_host.proxy.stats import ClusterStats
+from longshore.worker_host.proxy.traffic import Traffic
+from longshore.worker_host.runners.instances import Instance, RunPaths
+from longshore.worker_host.runners.supervisor import Supervisor
+from longshore.worker_host.runners.support import Support
 from longshore.worker_host.settings import WorkerHostSettings
 from longshore.worker_host.state_dir import StateDir
-from longshore.worker_host.stats import ClusterStats
-from longshore.worker_host.supervisor import Supervisor
-from longshore.worker_host.support import Support
-from longshore.worker_host.traffic import Traffic
+from longshore.worker_host.stores import caches
+from longshore.worker_host.stores.artifacts import Artifacts
+from longshore.worker_host.stores.checkouts import Checkouts
+from longshore.worker_host.stores.environments import Environments
 
 log = structlog.get_logger()
 

@@ -11,20 +11,20 @@ from longshore.activities.devices import Lease
 from longshore.schemas.commands import CommandResult
 from longshore.schemas.devices import BreakerReport, PresenceRequest
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host.bringing_up import BringingUp, Stores
-from longshore.worker_host.command_queue import CommandQueue
-from longshore.worker_host.commands import AnyCommand, Commands
-from longshore.worker_host.instances import RunPaths
+from longshore.worker_host.commands.bringing_up import BringingUp, Stores
+from longshore.worker_host.commands.command_queue import CommandQueue
+from longshore.worker_host.commands.execution import AnyCommand, Commands
+from longshore.worker_host.commands.loading import Loading
+from longshore.worker_host.commands.models import Models
+from longshore.worker_host.commands.parts import Routes, Runners
+from longshore.worker_host.commands.recovery import Recovery
+from longshore.worker_host.commands.unloading import Unloading
 from longshore.worker_host.journal import Journal
-from longshore.worker_host.loading import Loading
-from longshore.worker_host.models import Models
-from longshore.worker_host.parts import Routes, Runners
 from longshore.worker_host.presence import Presence
-from longshore.worker_host.recovery import Recovery
 from longshore.worker_host.reports import Reporter
 from longshore.worker_host.request_counts import Counters, RequestCounts
+from longshore.worker_host.runners.instances import RunPaths
 from longshore.worker_host.settings import WorkerHostSettings
-from longshore.worker_host.unloading import Unloading
 
 
 @dataclass(frozen=True)

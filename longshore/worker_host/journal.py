@@ -21,7 +21,7 @@ from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import RetryState
 from longshore.schemas.failures import Failure
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.instances import Instance
+from longshore.worker_host.runners.instances import Instance
 from longshore.xds.routing import Unavailable
 
 _SCHEMA = """

@@ -10,12 +10,13 @@ from datetime import datetime
 from longshore.schemas.devices import BreakerReport, DeviceReport, DeviceStatus, ModelReport
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host import admission, resources
-from longshore.worker_host.bringing_up import BringingUp
-from longshore.worker_host.instances import Instance
+from longshore.worker_host import resources
+from longshore.worker_host.commands import admission
+from longshore.worker_host.commands.bringing_up import BringingUp
+from longshore.worker_host.commands.parts import Hook, Runners
 from longshore.worker_host.journal import Journal, Record, Traffic
-from longshore.worker_host.parts import Hook, Runners
 from longshore.worker_host.resources import HostSampler
+from longshore.worker_host.runners.instances import Instance
 
 
 class Reporter:

@@ -9,8 +9,8 @@ from typing import Protocol
 import httpx2
 import structlog
 
+from longshore.worker_host.commands.parts import Runners
 from longshore.worker_host.journal import Journal
-from longshore.worker_host.parts import Runners
 
 log = structlog.get_logger()
 

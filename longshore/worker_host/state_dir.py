@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.instances import RunPaths
 from longshore.worker_host.journal import Journal
+from longshore.worker_host.runners.instances import RunPaths
 from longshore.xds.routing import MAX_SOCKET_PATH
 
 _RUN_NOTE = "run_dir"

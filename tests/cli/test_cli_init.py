@@ -19,10 +19,10 @@ from longshore.cli.main import run
 from longshore.registry.validation import resolve_spec
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest
-from longshore.worker_host.instances import Instance, RunPaths, new_instance_id
-from longshore.worker_host.samples import conforming
-from longshore.worker_host.supervisor import Supervisor
-from longshore.worker_host.support import Support
+from longshore.worker_host.runners.instances import Instance, RunPaths, new_instance_id
+from longshore.worker_host.runners.samples import conforming
+from longshore.worker_host.runners.supervisor import Supervisor
+from longshore.worker_host.runners.support import Support
 
 
 def test_a_registry_has_the_folders_of_the_prd(tmp_path):

@@ -16,8 +16,8 @@ import httpx2
 import pytest
 from envoy_backends import FakeRunner, Load
 
-from longshore.worker_host.envoy import Envoy
-from longshore.worker_host.traffic import Traffic
+from longshore.worker_host.proxy.envoy import Envoy
+from longshore.worker_host.proxy.traffic import Traffic
 from longshore.xds.routing import Backend, Route, RoutingTable
 
 NODE = "worker-test"

@@ -118,9 +118,9 @@ async def test_envoy_of_another_node_is_replaced(plane):
 
 async def test_wedged_envoy_is_replaced(plane, monkeypatch):
     """An Envoy that holds its lock and answers nothing is ended, and another one started."""
-    monkeypatch.setattr("longshore.worker_host.envoy.ADOPT_TIMEOUT", 0.2)
-    monkeypatch.setattr("longshore.worker_host.envoy.ADMIN_TIMEOUT", 0.2)
-    monkeypatch.setattr("longshore.worker_host.envoy.EXIT_TIMEOUT", 0.2)
+    monkeypatch.setattr("longshore.worker_host.proxy.envoy.ADOPT_TIMEOUT", 0.2)
+    monkeypatch.setattr("longshore.worker_host.proxy.envoy.ADMIN_TIMEOUT", 0.2)
+    monkeypatch.setattr("longshore.worker_host.proxy.envoy.EXIT_TIMEOUT", 0.2)
     await plane.start()
     pid = plane.envoy.pid
     plane.envoy.release()
@@ -160,7 +160,7 @@ async def test_missing_program_is_named(plane, monkeypatch):
 
 async def test_envoy_that_cannot_start_shows_its_last_words(plane, monkeypatch):
     """An Envoy that ends at once is reported with the end of its log."""
-    monkeypatch.setattr("longshore.worker_host.bootstrap.RETRY_BASE", "never")
+    monkeypatch.setattr("longshore.worker_host.proxy.bootstrap.RETRY_BASE", "never")
 
     with pytest.raises(LongshoreError, match="ended") as failed:
         await plane.new_envoy().ensure()

@@ -21,11 +21,11 @@ from longshore.schemas.commands import (
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host.bringing_up import Stores
+from longshore.worker_host.commands.bringing_up import Stores
+from longshore.worker_host.commands.parts import Hook
 from longshore.worker_host.host import Outside, WorkerHost
-from longshore.worker_host.instances import Instance, RunPaths
 from longshore.worker_host.journal import Journal
-from longshore.worker_host.parts import Hook
+from longshore.worker_host.runners.instances import Instance, RunPaths
 from longshore.worker_host.settings import WorkerHostSettings
 from longshore.xds.routing import Route, RoutingTable
 

@@ -208,7 +208,7 @@ class FakeDevice:
         unload = isinstance(command, UnloadCommand)
         failure = self.failures.get("UNLOAD" if unload else command.spec.version)
         if failure is not None:
-            raise CommandFailed(LongshoreError(failure.code, failure.message), None)
+            raise CommandFailed(LongshoreError(failure.code, failure.message, details=failure.details), None)
         state = ModelState.IDLE if unload else ModelState.READY
         version, digest = (None, None) if unload else (command.spec.version, command.spec.digest)
         self.models[command.deployment_id] = ModelReport(

@@ -12,8 +12,8 @@ from longshore.activities.devices import CommandFailed
 from longshore.schemas.commands import UnloadReason
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.commands import AT_ONCE
-from longshore.worker_host.steps import LOAD, RELOAD, UNLOAD
+from longshore.worker_host.commands.execution import AT_ONCE
+from longshore.worker_host.commands.steps import LOAD, RELOAD, UNLOAD
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from device_fakes import spec
 
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.instances import Instance
 from longshore.worker_host.journal import Journal, Record
+from longshore.worker_host.runners.instances import Instance
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

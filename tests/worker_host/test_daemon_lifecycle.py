@@ -8,7 +8,7 @@ import pytest
 
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.lifecycle import TABLE, Event, after
+from longshore.worker_host.commands.lifecycle import TABLE, Event, after
 
 PAIRS = list(itertools.product(ModelState, Event))
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from longshore.worker_host.command_queue import CommandQueue, Rank, Turn
+from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
 
 
 async def run(queue, turn, log, gate=None):

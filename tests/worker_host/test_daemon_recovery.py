@@ -9,8 +9,8 @@ from device_fakes import Device, load, reload, spec, until
 
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host import routes
-from longshore.worker_host.instances import RunPaths
+from longshore.worker_host.proxy import routes
+from longshore.worker_host.runners.instances import RunPaths
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.sample_texts import FORMATS, matching
-from longshore.worker_host.samples import breaking, conforming
+from longshore.worker_host.runners.sample_texts import FORMATS, matching
+from longshore.worker_host.runners.samples import breaking, conforming
 
 SENTIMENT = {
     "type": "object",

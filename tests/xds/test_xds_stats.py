@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.bootstrap import Bootstrap
-from longshore.worker_host.stats import ClusterStats, parse_stats
+from longshore.worker_host.proxy.bootstrap import Bootstrap
+from longshore.worker_host.proxy.stats import ClusterStats, parse_stats
 
 
 def histogram(name: str, p50: float | None, p99: float | None) -> dict:

@@ -15,7 +15,7 @@ from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceSt
 from xds_clients import LISTEN, ack, ask, backend, nack, table
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.traffic import Traffic
+from longshore.worker_host.proxy.traffic import Traffic
 from longshore.xds.routing import Route, RoutingTable, Unavailable
 from longshore.xds.snapshot import ResourceType
 

@@ -22,9 +22,9 @@ import pytest
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import Failure
-from longshore.worker_host.instances import Instance, RunPaths, new_instance_id
-from longshore.worker_host.supervisor import Supervisor
-from longshore.worker_host.support import Support
+from longshore.worker_host.runners.instances import Instance, RunPaths, new_instance_id
+from longshore.worker_host.runners.supervisor import Supervisor
+from longshore.worker_host.runners.support import Support
 
 # Answers `{"y": …}` and says in which batch it was answered; some values of x make it misbehave.
 MODEL = """

@@ -9,9 +9,9 @@ import httpx2
 from ruamel.yaml import YAML
 
 from longshore.schemas.failures import FAILURES
-from longshore.worker_host.instances import MAX_REQUESTS
-from longshore.worker_host.runner import PROBLEMS
-from longshore.worker_host.samples import conforming
+from longshore.worker_host.runners.instances import MAX_REQUESTS
+from longshore.worker_host.runners.runner import PROBLEMS
+from longshore.worker_host.runners.samples import conforming
 from longshore.xds import problems
 from longshore.xds.listeners import MAX_REQUEST_BYTES
 

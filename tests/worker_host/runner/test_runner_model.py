@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from longshore.worker_host import interpreters
+from longshore.worker_host.stores import interpreters
 
 
 async def _ask(bench, instance, *values):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host import locks, oom, processes, support
-from longshore.worker_host.instances import RunPaths
-from longshore.worker_host.support import Support
+from longshore.worker_host import locks, processes
+from longshore.worker_host.runners import oom, support
+from longshore.worker_host.runners.instances import RunPaths
+from longshore.worker_host.runners.support import Support
 
 
 def test_a_lock_lives_as_long_as_the_process_that_inherited_it(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshore.worker_host import runner
-from longshore.worker_host.runner import Reader, Refused
+from longshore.worker_host.runners import runner
+from longshore.worker_host.runners.runner import Reader, Refused
 
 _bodies = st.binary(max_size=60)
 

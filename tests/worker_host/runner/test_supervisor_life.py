@@ -189,7 +189,7 @@ async def test_stop_of_nothing_is_done_already(bench):
 
 async def test_a_runner_that_ignores_sigterm_is_killed(bench, monkeypatch):
     """The model's code has no say in whether it goes."""
-    monkeypatch.setattr("longshore.worker_host.supervisor._TERM_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("longshore.worker_host.runners.supervisor._TERM_GRACE_SECONDS", 0.3)
     model = """
         import signal
 
@@ -293,8 +293,8 @@ async def test_a_start_that_is_cancelled_after_the_release_is_not_handed_over(be
 
 async def test_a_log_does_not_grow_for_ever(bench, monkeypatch):
     """Beyond its limit it begins anew, while the runner goes on writing."""
-    monkeypatch.setattr("longshore.worker_host.supervisor._LOG_LIMIT_BYTES", 10_000)
-    monkeypatch.setattr("longshore.worker_host.supervisor._HOUSEKEEPING_SECONDS", 0.05)
+    monkeypatch.setattr("longshore.worker_host.runners.supervisor._LOG_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr("longshore.worker_host.runners.supervisor._HOUSEKEEPING_SECONDS", 0.05)
     instance = await bench.serve()
     log = bench.paths.log(instance.instance_id)
     sizes = [0]

@@ -128,7 +128,7 @@ async def test_memory_kills_are_told_apart_from_other_ends(bench, monkeypatch):
     assert (await _fails(bench, {"src/model.py": model})).code == "RUNNER_CRASHED"
     bench.new_supervisor()
     counted = iter(range(1000))
-    monkeypatch.setattr("longshore.worker_host.oom.kills", lambda: next(counted))
+    monkeypatch.setattr("longshore.worker_host.runners.oom.kills", lambda: next(counted))
     failure = await _fails(bench, {"src/model.py": model})
     assert failure.code == "RUNNER_OOM"
     assert "256Mi" in failure.message
@@ -165,7 +165,7 @@ async def test_the_journal_knows_an_instance_before_its_process_exists(bench, mo
         assert bench.store.all() == [instance]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("longshore.worker_host.runner_process.spawn", spawn)
+    monkeypatch.setattr("longshore.worker_host.runners.runner_process.spawn", spawn)
     failure = await _fails(bench)
     assert failure.code == "DISK_FULL"
 

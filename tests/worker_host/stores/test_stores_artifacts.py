@@ -15,10 +15,10 @@ from stores_servers import Fault
 from longshore.schemas import cards
 from longshore.schemas.devices import BreakerState
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host import artifacts as artifacts_module
-from longshore.worker_host import downloads
-from longshore.worker_host.artifacts import Artifacts
 from longshore.worker_host.breakers import Breaker
+from longshore.worker_host.stores import artifacts as artifacts_module
+from longshore.worker_host.stores import downloads
+from longshore.worker_host.stores.artifacts import Artifacts
 
 # Three chunks and a bit, and no two chunks alike.
 MODEL = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(100_000))

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from longshore.worker_host.caches import collect
-from longshore.worker_host.shelves import Shelf
+from longshore.worker_host.stores.caches import collect
+from longshore.worker_host.stores.shelves import Shelf
 
 MIB = 1024 * 1024
 NOW = 1_800_000_000.0

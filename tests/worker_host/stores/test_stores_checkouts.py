@@ -11,7 +11,7 @@ from repositories import git
 from longshore.schemas.devices import BreakerState
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.checkouts import Checkouts
+from longshore.worker_host.stores.checkouts import Checkouts
 
 ABSENT = "0123456789" * 4
 

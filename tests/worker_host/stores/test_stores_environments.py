@@ -13,7 +13,7 @@ from stores_servers import Fault
 from longshore.schemas.cards import Runtime
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.environments import Environments
+from longshore.worker_host.stores.environments import Environments
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 SIX = "six==1.17.0"
@@ -124,7 +124,7 @@ async def test_a_ready_environment_needs_no_network(warm, monkeypatch):
     """Nor uv."""
     python = await warm.materialise(runtime(SIX), silent)
     monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setattr("longshore.worker_host.interpreters.find_uv", None)
+    monkeypatch.setattr("longshore.worker_host.stores.interpreters.find_uv", None)
     assert await warm.materialise(runtime(SIX), silent) == python
 
 

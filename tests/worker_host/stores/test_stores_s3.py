@@ -11,9 +11,9 @@ from stores_servers import Fault
 
 from longshore.schemas import cards
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.artifacts import Artifacts
-from longshore.worker_host.storage_s3 import S3Storage
-from longshore.worker_host.storages import ObjectChangedError, Resume
+from longshore.worker_host.stores.artifacts import Artifacts
+from longshore.worker_host.stores.storage import ObjectChangedError, Resume
+from longshore.worker_host.stores.storage_s3 import S3Storage
 
 # SeaweedFS keeps 4 MiB chunks: more than one of them.
 MODEL = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(200_000))

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from longshore.schemas.cards import Runtime
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host import interpreters, processes
+from longshore.worker_host import processes
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.interpreters import Interpreter
-from longshore.worker_host.shelves import Shelf, disk_errors
-from longshore.worker_host.system_packages import require_system_packages
+from longshore.worker_host.stores import interpreters
+from longshore.worker_host.stores.interpreters import Interpreter
+from longshore.worker_host.stores.shelves import Shelf, disk_errors
+from longshore.worker_host.stores.system_packages import require_system_packages
 
 # Resolving reads metadata only; installing may fetch gigabytes (torch) over a slow line.
 RESOLVE_TIMEOUT_SECONDS = 600.0

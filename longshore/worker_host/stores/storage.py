@@ -48,25 +48,6 @@ class Storage(Protocol):
         """Open the object at `url`. Raises ObjectChangedError where `resume` cannot be met."""
 
 
-def storage_for(storage_type: str) -> Storage:
-    """Return the storage of a card's `storage_type`; its client library is imported only now.
-
-    Raises STORAGE_UNSUPPORTED, and PROGRAM_MISSING where the library is not installed.
-    """
-    if storage_type == "http":
-        from longshore.worker_host.storage_http import HttpStorage  # noqa: PLC0415 (heavy, and not every device's)
-
-        return HttpStorage()
-    if storage_type == "s3":
-        try:
-            from longshore.worker_host.storage_s3 import S3Storage  # noqa: PLC0415 (heavy, and an extra)
-        except ImportError as error:
-            raise LongshoreError("PROGRAM_MISSING", "boto3, which S3 needs, is not installed here") from error
-
-        return S3Storage()
-    raise LongshoreError("STORAGE_UNSUPPORTED", f"this device cannot read from {storage_type}")
-
-
 def status_error(url: str, status: int, said: str = "") -> LongshoreError:
     """Return what an HTTP status of a store means (PRD §8.2): gone, refused, or worth another attempt."""
     if status in {404, 410}:

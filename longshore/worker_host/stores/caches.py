@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from longshore.worker_host.shelves import MARKER, STAGING
+from longshore.worker_host.stores.shelves import MARKER, STAGING
 
 log = structlog.get_logger()
 

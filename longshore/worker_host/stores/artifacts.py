@@ -20,10 +20,11 @@ import structlog
 from longshore.schemas import cards
 from longshore.schemas.failures import Category, LongshoreError
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.downloads import Beat, Downloaded, download
 from longshore.worker_host.processes import in_thread, redact
-from longshore.worker_host.shelves import Shelf, disk_errors
-from longshore.worker_host.storages import Storage, storage_for
+from longshore.worker_host.stores.downloads import Beat, Downloaded, download
+from longshore.worker_host.stores.shelves import Shelf, disk_errors
+from longshore.worker_host.stores.storage import Storage
+from longshore.worker_host.stores.storages import storage_for
 
 log = structlog.get_logger()
 

@@ -7,12 +7,13 @@ import asyncio
 import structlog
 
 from longshore.schemas.commands import UnloadReason
-from longshore.worker_host import routes, steps
-from longshore.worker_host.attempts import Attempt
+from longshore.worker_host.commands import steps
+from longshore.worker_host.commands.attempts import Attempt
+from longshore.worker_host.commands.lifecycle import Event
+from longshore.worker_host.commands.models import Models
+from longshore.worker_host.commands.parts import Hook, Routes, Runners
 from longshore.worker_host.journal import Record
-from longshore.worker_host.lifecycle import Event
-from longshore.worker_host.models import Models
-from longshore.worker_host.parts import Hook, Routes, Runners
+from longshore.worker_host.proxy import routes
 from longshore.xds.routing import Unavailable
 
 log = structlog.get_logger()

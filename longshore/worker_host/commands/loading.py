@@ -15,15 +15,16 @@ import structlog
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host import admission, routes, steps
-from longshore.worker_host.attempts import Attempt
-from longshore.worker_host.bringing_up import BringingUp
-from longshore.worker_host.instances import Instance, RunPaths
+from longshore.worker_host.commands import admission, steps
+from longshore.worker_host.commands.attempts import Attempt
+from longshore.worker_host.commands.bringing_up import BringingUp
+from longshore.worker_host.commands.lifecycle import Event
+from longshore.worker_host.commands.models import Models
+from longshore.worker_host.commands.parts import Hook, Routes, Runners
 from longshore.worker_host.journal import Record
-from longshore.worker_host.lifecycle import Event
-from longshore.worker_host.models import Models
-from longshore.worker_host.parts import Hook, Routes, Runners
 from longshore.worker_host.processes import uninterrupted
+from longshore.worker_host.proxy import routes
+from longshore.worker_host.runners.instances import Instance, RunPaths
 from longshore.xds.routing import Unavailable
 
 log = structlog.get_logger()

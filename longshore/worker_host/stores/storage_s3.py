@@ -15,7 +15,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.storages import (
+from longshore.worker_host.stores.storage import (
     CHUNK_BYTES,
     CONNECT_TIMEOUT,
     READ_TIMEOUT,

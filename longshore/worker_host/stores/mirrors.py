@@ -15,7 +15,7 @@ import structlog
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host import processes
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.shelves import Shelf
+from longshore.worker_host.stores.shelves import Shelf
 
 log = structlog.get_logger()
 

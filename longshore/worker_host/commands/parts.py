@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from longshore.schemas.cards import Artifacts, Runtime
-from longshore.worker_host.instances import Instance
+from longshore.worker_host.runners.instances import Instance
 from longshore.xds.routing import Route
 
 Hook = Callable[[], Awaitable[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from longshore.worker_host import lifecycle
+from longshore.worker_host.commands import lifecycle
 from longshore.worker_host.journal import Journal, Record
 
 

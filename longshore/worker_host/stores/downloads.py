@@ -15,8 +15,8 @@ from pathlib import Path
 
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.processes import in_thread, redact
-from longshore.worker_host.shelves import disk_errors
-from longshore.worker_host.storages import CHUNK_BYTES, Body, ObjectChangedError, Resume, Storage
+from longshore.worker_host.stores.shelves import disk_errors
+from longshore.worker_host.stores.storage import CHUNK_BYTES, Body, ObjectChangedError, Resume, Storage
 
 Beat = Callable[[int, int | None], None]
 

@@ -11,9 +11,9 @@ import structlog
 
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.breakers import Breaker
-from longshore.worker_host.mirrors import Mirrors
 from longshore.worker_host.processes import in_thread
-from longshore.worker_host.shelves import Shelf, disk_errors
+from longshore.worker_host.stores.mirrors import Mirrors
+from longshore.worker_host.stores.shelves import Shelf, disk_errors
 
 log = structlog.get_logger()
 

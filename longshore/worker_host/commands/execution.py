@@ -18,15 +18,15 @@ from longshore.schemas.commands import CommandResult, LoadCommand, ReloadCommand
 from longshore.schemas.devices import RetryState
 from longshore.schemas.failures import Backoff, Category, LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.attempts import Attempt
-from longshore.worker_host.command_queue import CommandQueue, Rank, Turn
+from longshore.worker_host.commands.attempts import Attempt
+from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
+from longshore.worker_host.commands.lifecycle import Event
+from longshore.worker_host.commands.loading import Loading
+from longshore.worker_host.commands.models import Models
+from longshore.worker_host.commands.recovery import Recovery
+from longshore.worker_host.commands.steps import Steps
+from longshore.worker_host.commands.unloading import Unloading
 from longshore.worker_host.journal import Record
-from longshore.worker_host.lifecycle import Event
-from longshore.worker_host.loading import Loading
-from longshore.worker_host.models import Models
-from longshore.worker_host.recovery import Recovery
-from longshore.worker_host.steps import Steps
-from longshore.worker_host.unloading import Unloading
 
 AnyCommand = LoadCommand | ReloadCommand | UnloadCommand
 

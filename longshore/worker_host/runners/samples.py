@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema_rs
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.sample_values import Generator, NoValueError
+from longshore.worker_host.runners.sample_values import Generator, NoValueError
 
 # The first try is the fullest document, the second the barest; what neither meets, chance seldom meets after these.
 _TRIES = 50

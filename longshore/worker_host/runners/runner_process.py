@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshore.schemas.failures import FAILURES, Failure
-from longshore.worker_host import locks, runner_config
-from longshore.worker_host.instances import Instance, RunPaths
+from longshore.worker_host import locks
+from longshore.worker_host.runners import runner_config
+from longshore.worker_host.runners.instances import Instance, RunPaths
 
 _RUNNER = Path(__file__).with_name("runner.py")
 

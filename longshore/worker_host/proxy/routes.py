@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from longshore.schemas.commands import UnloadReason
-from longshore.worker_host.instances import MAX_REQUESTS, Instance, RunPaths
 from longshore.worker_host.journal import Record
+from longshore.worker_host.runners.instances import MAX_REQUESTS, Instance, RunPaths
 from longshore.xds.routing import Backend, Route, RoutingTable, Unavailable
 
 # An instance gets all requests or none; a canary will be the first to share.

@@ -7,7 +7,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from longshore.worker_host.instances import MAX_REQUESTS, Instance, RunPaths
+from longshore.worker_host.runners.instances import MAX_REQUESTS, Instance, RunPaths
 from longshore.xds.listeners import MAX_REQUEST_BYTES
 
 # Libraries take one thread per core of the machine, in every runner, unless they are told what the card reserved.

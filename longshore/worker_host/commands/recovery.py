@@ -18,16 +18,16 @@ import structlog
 
 from longshore.schemas.failures import Backoff, Category, Failure, LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host import routes
-from longshore.worker_host.attempts import Attempt, OwnInitiative
-from longshore.worker_host.command_queue import CommandQueue, Rank, Turn
-from longshore.worker_host.instances import Instance
+from longshore.worker_host.commands.attempts import Attempt, OwnInitiative
+from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
+from longshore.worker_host.commands.lifecycle import Event
+from longshore.worker_host.commands.loading import Loading
+from longshore.worker_host.commands.models import Models
+from longshore.worker_host.commands.parts import Routes, Runners
+from longshore.worker_host.commands.steps import Steps
 from longshore.worker_host.journal import Record
-from longshore.worker_host.lifecycle import Event
-from longshore.worker_host.loading import Loading
-from longshore.worker_host.models import Models
-from longshore.worker_host.parts import Routes, Runners
-from longshore.worker_host.steps import Steps
+from longshore.worker_host.proxy import routes
+from longshore.worker_host.runners.instances import Instance
 from longshore.xds.routing import Unavailable
 
 log = structlog.get_logger()

@@ -18,14 +18,15 @@ import psutil
 import structlog
 
 from longshore.schemas.failures import Failure, LongshoreError
-from longshore.worker_host import locks, runner_client, runner_process
-from longshore.worker_host.instances import Instance, InstanceStore, RunPaths
-from longshore.worker_host.oom import OomWatch
+from longshore.worker_host import locks
 from longshore.worker_host.processes import uninterrupted
-from longshore.worker_host.runner_client import Answer, Identity
-from longshore.worker_host.runner_process import Exit, RunnerProcess
-from longshore.worker_host.shelves import disk_errors
-from longshore.worker_host.support import Support
+from longshore.worker_host.runners import runner_client, runner_process
+from longshore.worker_host.runners.instances import Instance, InstanceStore, RunPaths
+from longshore.worker_host.runners.oom import OomWatch
+from longshore.worker_host.runners.runner_client import Answer, Identity
+from longshore.worker_host.runners.runner_process import Exit, RunnerProcess
+from longshore.worker_host.runners.support import Support
+from longshore.worker_host.stores.shelves import disk_errors
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ import httpx2
 
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.processes import redact
-from longshore.worker_host.storages import (
+from longshore.worker_host.stores.storage import (
     CHUNK_BYTES,
     CONNECT_TIMEOUT,
     READ_TIMEOUT,

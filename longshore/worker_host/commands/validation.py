@@ -9,8 +9,8 @@ import jsonschema_rs
 
 from longshore.schemas.cards import Interface
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.parts import Answer, Runners
-from longshore.worker_host.samples import breaking, conforming
+from longshore.worker_host.commands.parts import Answer, Runners
+from longshore.worker_host.runners.samples import breaking, conforming
 
 _OK, _UNPROCESSABLE = 200, 422
 

@@ -25,8 +25,8 @@ import structlog
 
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host import locks
-from longshore.worker_host.bootstrap import Bootstrap
-from longshore.worker_host.stats import ClusterStats, parse_stats
+from longshore.worker_host.proxy.bootstrap import Bootstrap
+from longshore.worker_host.proxy.stats import ClusterStats, parse_stats
 from longshore.xds.listeners import STAT_PREFIX
 
 _log = structlog.get_logger()

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 from urllib.parse import unquote
 
-from longshore.worker_host import sample_texts
+from longshore.worker_host.runners import sample_texts
 
 Schema = Mapping[str, Any] | bool
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from longshore.activities.devices import Lease
 from longshore.schemas.commands import CommandProgress
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host.command_queue import CommandQueue, Turn
-from longshore.worker_host.steps import Steps
+from longshore.worker_host.commands.command_queue import CommandQueue, Turn
+from longshore.worker_host.commands.steps import Steps
 
 
 @dataclass(frozen=True)

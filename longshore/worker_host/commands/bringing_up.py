@@ -19,12 +19,12 @@ from longshore.schemas.cards import Resources
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.workers import WorkerConfig
-from longshore.worker_host import admission
-from longshore.worker_host.instances import Instance
-from longshore.worker_host.parts import ArtifactStore, CodeStore, EnvironmentStore, Runners
+from longshore.worker_host.commands import admission
+from longshore.worker_host.commands.parts import ArtifactStore, CodeStore, EnvironmentStore, Runners
+from longshore.worker_host.commands.steps import Steps
+from longshore.worker_host.commands.validation import validate
 from longshore.worker_host.processes import uninterrupted
-from longshore.worker_host.steps import Steps
-from longshore.worker_host.validation import validate
+from longshore.worker_host.runners.instances import Instance
 
 log = structlog.get_logger()
 

@@ -13,8 +13,9 @@ import shutil
 from pathlib import Path
 
 from longshore.schemas.failures import LongshoreError
-from longshore.worker_host import interpreters, processes
-from longshore.worker_host.shelves import Shelf, disk_errors
+from longshore.worker_host import processes
+from longshore.worker_host.stores import interpreters
+from longshore.worker_host.stores.shelves import Shelf, disk_errors
 
 _DISTRIBUTION = "jsonschema-rs"
 _PACKAGE = "jsonschema_rs"
