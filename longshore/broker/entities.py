@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
 from temporalio.common import (
@@ -24,6 +25,8 @@ from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.devices import DeviceWorkflow
 from longshore.workflows.fleet import FleetWorkflow
 from longshore.workflows.rollouts import RolloutWorkflow
+
+Item = TypeVar("Item")
 
 
 class Entities:
@@ -64,7 +67,7 @@ class Entities:
             return  # it has been carried out: a slow poll, or a webhook that was delivered again
 
     async def start_devices(self, workers: tuple[str, ...]) -> None:
-        await _in_windows(self._start_device(worker_id) for worker_id in workers)
+        await _in_windows(self._start_device, workers)
 
     async def ask_fleet(self, request: PlanRequest) -> PlanAnswer:
         start = WithStartWorkflowOperation(
@@ -76,8 +79,10 @@ class Entities:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
         try:
+            # The fleet knows a repeated request by its request id. An update id of its own for each try: the server
+            # would answer a known one with the failure of the first, also when planning could succeed by now.
             return await self._client.execute_update_with_start_workflow(
-                FleetWorkflow.plan, request, start_workflow_operation=start, id=request.request_id
+                FleetWorkflow.plan, request, start_workflow_operation=start
             )
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError):
@@ -85,7 +90,7 @@ class Entities:
             raise
 
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
-        await _in_windows(self._set_target(target) for target in targets)
+        await _in_windows(self._set_target, targets)
 
     async def fleet(self) -> FleetView:
         handle = self._client.get_workflow_handle(conventions.fleet_workflow_id(self._registry))
@@ -121,8 +126,7 @@ class Entities:
         return FleetInput(registry=self._registry, settings=self._settings.fleet)
 
 
-async def _in_windows(calls: Iterable[Awaitable[None]]) -> None:
-    """Await the calls, a window of them at a time (DESIGN §3)."""
-    waiting = list(calls)
-    for first in range(0, len(waiting), conventions.FAN_OUT_WINDOW):
-        await asyncio.gather(*waiting[first : first + conventions.FAN_OUT_WINDOW])
+async def _in_windows(call: Callable[[Item], Awaitable[None]], items: Sequence[Item]) -> None:
+    """Call for each item, a window of them at a time (DESIGN §3)."""
+    for first in range(0, len(items), conventions.FAN_OUT_WINDOW):
+        await asyncio.gather(*(call(item) for item in items[first : first + conventions.FAN_OUT_WINDOW]))

@@ -38,16 +38,16 @@ async def carry_out(
 ) -> tuple[SlotResult, SlotSettled | None]:
     """Return how the command ended, and what the ledger is to be told (nothing when a newer one overtook it).
 
+    `spec` is the failure that kept the command from beginning, where there is one, and None for an UNLOAD.
     Raises asyncio.CancelledError when the rollout has dropped it, at once and without waiting for the device.
     """
     began = workflow.now()
     ended: CommandResult | Failure
-    if isinstance(spec, Failure) and planned.action is not Action.UNLOAD:
+    if isinstance(spec, Failure):
         ended = spec
     else:
-        command = _command(target, planned, spec if isinstance(spec, DeploymentSpec) else None)
         try:
-            ended = await _issue_until_taken(command, target.intervals, summary)
+            ended = await _issue_until_taken(_command(target, planned, spec), target.intervals, summary)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise asyncio.CancelledError from error

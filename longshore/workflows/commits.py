@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.commits import CommitActivities
 from longshore.activities.rollouts import RolloutActivities
 from longshore.schemas.commits import (
@@ -43,7 +44,7 @@ class RegistryCommitWorkflow:
         self._tell(result.summary)
         return result
 
-    @workflow.signal
+    @workflow.signal(description="How the rollout of one deployment ended")
     def answer(self, answer: RolloutAnswer) -> None:
         """Keep a deployment's answer, whenever it arrives; the first one counts."""
         self._answers.setdefault(answer.deployment_id, answer)
@@ -84,7 +85,7 @@ class RegistryCommitWorkflow:
         await workflow.execute_activity_method(
             CommitActivities.start_devices,
             StartDevices(registry=self._commit.registry, workers=workers),
-            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+            start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
             schedule_to_close_timeout=conventions.BROKER_PATIENCE,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
@@ -111,7 +112,7 @@ class RegistryCommitWorkflow:
             await workflow.execute_activity_method(
                 RolloutActivities.start_rollouts,
                 StartRollouts(targets=targets),
-                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+                start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
                 schedule_to_close_timeout=conventions.BROKER_PATIENCE,
                 heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
                 retry_policy=conventions.BROKER_RETRY,
@@ -155,7 +156,12 @@ class RegistryCommitWorkflow:
 
     def _result(self, outcome: CommitOutcome, summary: str, answers: tuple[RolloutAnswer, ...] = ()) -> CommitResult:
         issues = self._validation.issues if self._validation else ()
-        return CommitResult(sha=self._commit.sha, outcome=outcome, summary=summary, issues=issues, answers=answers)
+        result = CommitResult(sha=self._commit.sha, outcome=outcome, summary=summary, issues=issues, answers=answers)
+        if len(result.model_dump_json()) > MAX_PAYLOAD:
+            # Each rollout's own result still has it: an oversized argument would repeat this workflow task for ever.
+            bare = tuple(answer.model_copy(update={"results": ()}) for answer in answers)
+            result = result.model_copy(update={"answers": bare})
+        return result
 
     def _tell(self, step: str) -> None:
         self._step = step

@@ -42,11 +42,29 @@ DELIVERY = RetryPolicy(
     maximum_interval=timedelta(seconds=30),
 )
 
-# Broker activities talk to git and to Temporal, both of which come back: retry until the close bound.
+# What a defect raises. It fails the run at once; otherwise Temporal repeats the workflow task for ever, unseen. A
+# NondeterminismError is not among them: a bad release must block the entities until it is mended, not end them.
+DEFECTS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    TypeError,
+    ValueError,
+)
+
+# Broker activities talk to git and to Temporal, both of which come back: retry until the close bound. A defect does
+# not go away by itself; as an activity's failure it is known by its class's own name.
 BROKER_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=30),
+    non_retryable_error_types=[
+        *(defect.__name__ for defect in DEFECTS),
+        *(defect.__name__ for defect in (IndexError, KeyError, UnboundLocalError, UnicodeError, ZeroDivisionError)),
+        "ValidationError",
+    ],
 )
 
 # An activity of a killed broker is taken over by another one within this.
@@ -81,15 +99,3 @@ LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: at most half of Temporal's 2 MB.
 ANSWERS_KEPT = 200
 ANSWERS_KEPT_BYTES = 1_000_000
-
-# What a defect raises. It fails the run at once; otherwise Temporal repeats the workflow task for ever, unseen. A
-# NondeterminismError is not among them: a bad release must block the entities until it is mended, not end them.
-DEFECTS: tuple[type[Exception], ...] = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NameError,
-    TypeError,
-    ValueError,
-)

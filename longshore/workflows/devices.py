@@ -60,7 +60,7 @@ class DeviceWorkflow:
             )
         )
 
-    @workflow.query
+    @workflow.query(description="Health, last evidence and the last full report")
     def device(self) -> DeviceView:
         return DeviceView(
             worker_id=self._worker_id, health=self._health, last_evidence=self._last_evidence, report=self._report

@@ -81,26 +81,26 @@ class FleetWorkflow:
         if not request.sha or not request.request_id:
             raise ValueError("a plan request names a commit and its own id")
 
-    @workflow.signal
+    @workflow.signal(description="The settings of a broker that has just started")
     def configure(self, settings: FleetSettings) -> None:
         """Take over the settings of the broker that has just started; the watch begins anew with them."""
         if settings != self._settings:
             self._settings = settings
             self._rewatch = True
 
-    @workflow.signal
+    @workflow.signal(description="A device's health or models have changed")
     def device_changed(self, record: DeviceRecord) -> None:
         self._devices[record.worker_id] = record
         self._tell_story()
 
-    @workflow.signal
+    @workflow.signal(description="A command on a device has ended")
     def slot_settled(self, event: SlotSettled) -> None:
         """Keep the ledger. A plan under way has seen it as it was, so what settles meanwhile waits for the plan."""
         self._settled_meanwhile.append(event)
         if not self._planning:
             self._apply_settled()
 
-    @workflow.query
+    @workflow.query(description="The ledger: applied commit, devices, slots, plan")
     def fleet(self) -> FleetView:
         applied = self._applied_answer()
         return FleetView(
@@ -176,7 +176,8 @@ class FleetWorkflow:
                 )
             ),
             start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-            schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+            # The next commit waits for this one: the asker asks again, and lets others through meanwhile.
+            schedule_to_close_timeout=conventions.VALIDATION_TIMEOUT,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
             summary=f"plan {stories.short(request.sha)} on top of {stories.short(self._applied)}",

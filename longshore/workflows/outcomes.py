@@ -6,6 +6,11 @@ from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError,
 
 from longshore.schemas.commands import Action
 from longshore.schemas.failures import FAILURES, Failure
+from longshore.schemas.rollouts import SlotResult
+
+# An answer travels as a signal, and many of them in one result: a traceback's end is kept, once per code.
+LONGEST_DETAILS = 4_000
+LONGEST_MESSAGE = 500
 
 
 def nobody_picked_it_up(error: ActivityError) -> bool:
@@ -36,3 +41,22 @@ def command_failure(error: ActivityError, action: Action) -> Failure:
     if slow and action is not Action.UNLOAD:
         return Failure(code="LOAD_TIMEOUT", message=f"the {action} did not end within its close bound")
     return failure_of(error)
+
+
+def compact(results: tuple[SlotResult, ...]) -> tuple[SlotResult, ...]:
+    """Return the results as they may travel: messages capped, and the details of each failure code only once."""
+    detailed: dict[str, None] = {}
+    compacted = []
+    for result in results:
+        failure = result.failure
+        if failure is not None:
+            details = failure.details if failure.code not in detailed else None
+            detailed[failure.code] = None
+            failure = failure.model_copy(
+                update={
+                    "message": failure.message[:LONGEST_MESSAGE],
+                    "details": details[-LONGEST_DETAILS:] if details else None,
+                }
+            )
+        compacted.append(result.model_copy(update={"failure": failure}))
+    return tuple(compacted)

@@ -25,7 +25,7 @@ from longshore.workflows import conventions, stories
 from longshore.workflows.commands import OVERTAKEN, carry_out
 from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.fleet import FleetWorkflow
-from longshore.workflows.outcomes import failure_of
+from longshore.workflows.outcomes import compact, failure_of
 
 
 @workflow.defn(failure_exception_types=conventions.DEFECTS)
@@ -38,7 +38,7 @@ class RolloutWorkflow:
         self._letters: list[asyncio.Task[None]] = []
         self._progress: dict[str, str] = {}
 
-    @workflow.signal
+    @workflow.signal(description="Bring the deployment to this plan; the highest generation wins")
     def set_target(self, target: RolloutTarget) -> None:
         self._inbox.append(target)
 
@@ -95,19 +95,20 @@ class RolloutWorkflow:
             stories.command_summary(target.plan, command): "waiting" for queue in commands for command in queue
         }
         self._tell_story(target)
-        spec = await self._resolve_spec(target)
-        tasks: list[asyncio.Task[list[SlotResult]]] = []
+        # Beside the commands: an UNLOAD needs no spec, and does not wait for a git host that is away.
+        spec = asyncio.create_task(self._resolve_spec(target))
+        windows: list[list[asyncio.Task[list[SlotResult]]]] = []
         try:
             for first in range(0, len(commands), conventions.FAN_OUT_WINDOW):
-                if tasks:
-                    await workflow.wait(tasks, timeout=conventions.FAN_OUT_PAUSE.total_seconds())
+                if windows:
+                    await workflow.wait(windows[-1], timeout=conventions.FAN_OUT_PAUSE.total_seconds())
                 window = commands[first : first + conventions.FAN_OUT_WINDOW]
-                tasks += [asyncio.create_task(self._serve(target, queue, spec)) for queue in window]
-            results = [result for served in await asyncio.gather(*tasks) for result in served]
+                windows.append([asyncio.create_task(self._serve(target, queue, spec)) for queue in window])
+            served = await asyncio.gather(*(task for window in windows for task in window))
         finally:
-            for task in tasks:
+            for task in (spec, *(task for window in windows for task in window)):
                 task.cancel()
-        return _answer(target, tuple(results))
+        return _answer(target, tuple(result for results in served for result in results))
 
     async def _resolve_spec(self, target: RolloutTarget) -> DeploymentSpec | Failure | None:
         """Return what the devices are to run, why that cannot be known, or None where nothing is to run."""
@@ -134,7 +135,7 @@ class RolloutWorkflow:
             return failure_of(error)
 
     async def _serve(
-        self, target: RolloutTarget, queue: list[PlannedCommand], spec: DeploymentSpec | Failure | None
+        self, target: RolloutTarget, queue: list[PlannedCommand], spec: asyncio.Task[DeploymentSpec | Failure | None]
     ) -> list[SlotResult]:
         """Carry out one device's commands, each after the one before has ended."""
         results = []
@@ -142,7 +143,8 @@ class RolloutWorkflow:
             label = stories.command_summary(target.plan, planned)
             self._progress[label] = "under way"
             self._tell_story(target)
-            result, settled = await carry_out(target, planned, spec, label)
+            wanted = None if planned.action is Action.UNLOAD else await spec
+            result, settled = await carry_out(target, planned, wanted, label)
             if settled is not None:
                 self._tell_ledger(target, settled)
             self._progress[label] = f"{result.failure.code}: {result.failure.message}" if result.failure else "done"
@@ -211,6 +213,6 @@ def _answer(target: RolloutTarget, results: tuple[SlotResult, ...]) -> RolloutAn
         sha=target.sha,
         outcome=outcome,
         version=target.plan.version,
-        results=results,
+        results=compact(results),
     )
     return answer.model_copy(update={"message": stories.answer_message(target.plan, answer)})

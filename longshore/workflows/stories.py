@@ -13,6 +13,7 @@ from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTar
 
 # The details travel with every view of the workflow: enough to read, never a page that does not end.
 LINES_SHOWN = 100
+LONGEST_CELL = 300
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -142,7 +143,7 @@ def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("|", "\\|").replace("\n", " ")[:LONGEST_CELL]
 
 
 def _shown(lines: list[str]) -> list[str]:

@@ -95,6 +95,7 @@ async def test_a_first_report_is_waited_for(bare_world: World) -> None:
     assert [command.worker_id for command in plan.deployments[0].commands] == ["worker-b"]
 
 
+@pytest.mark.filterwarnings("ignore::temporalio.workflow.UnfinishedUpdateHandlersWarning")
 async def test_a_defect_fails_the_run(bare_world: World) -> None:
     """A plan that contradicts the ledger ends the fleet's run where it can be seen, instead of repeating for ever."""
 

@@ -249,6 +249,44 @@ async def test_a_moved_tag_fails_the_loads(bare_world: World) -> None:
     assert bare_world.devices["worker-a"].commands == []
 
 
+async def test_an_unload_does_not_wait_for_a_spec(real_world: World) -> None:
+    """Its git host being away, a deployment can still be taken off a device."""
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    @activity.defn
+    async def resolve_spec(_: SpecRequest) -> DeploymentSpec:
+        asked.set()
+        await never.wait()
+        raise AssertionError
+
+    await real_world.start_broker(resolve_spec=resolve_spec)
+    device = await real_world.device("worker-a")
+    mixed = target(1, workers="b")
+    unload = target(1, workers="a", action=Action.UNLOAD).plan.commands
+    plan = mixed.plan.model_copy(update={"commands": (*mixed.plan.commands, *unload)})
+    await real_world.entities.set_targets((mixed.model_copy(update={"plan": plan}),))
+    await asked.wait()
+
+    async def unloaded() -> bool:
+        return bool(device.commands)
+
+    await eventually(unloaded, "the UNLOAD is carried out")
+
+
+async def test_many_tracebacks_travel_as_one(stage: Stage) -> None:
+    """An answer is a signal: the details of a failure code are kept once, and only their end."""
+    failure = Failure(code="MODEL_LOAD_FAILED", message="x" * 9_000, details="frame\n" * 9_000 + "the cause")
+    for device in stage.world.devices.values():
+        device.failures["1.0.0"] = failure
+    await stage.set(target(1))
+    await stage.ended()
+    answer = await stage.handle.result()
+    details = [result["failure"]["details"] for result in answer["results"]]
+    assert [text is not None for text in details] == [True, False]
+    assert details[0].endswith("the cause")
+    assert len(str(answer)) < 10_000
+
+
 async def test_what_a_replay_cannot_see(stage: Stage) -> None:
     """Queues, time-outs and retry policies of the commands, read from a history."""
     await stage.set(target(1, workers="a"))
