@@ -52,6 +52,7 @@ class RolloutWorkflow:
             if self._newest is not None and self._newest is not begun:
                 begun = self._newest
                 answer = await self._work_on(begun)
+                workflow.upsert_search_attributes([conventions.OUTCOME.value_set(answer.outcome)])
                 await self._letters_delivered()  # the ledger knows before the commit is told, and writes state to git
                 self._reply(begun, answer)
             await self._letters_delivered()
