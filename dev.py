@@ -2,7 +2,7 @@
 """Set Longshore up for work on it, and run it: `python3 dev.py COMMAND [ARGUMENT…]`.
 
   demo    show everything at work on this machine (longshore demo)
-  test    run the tests (pytest)
+  test    run the tests (pytest, one process per core)
   lint    check format, style, types, the rooms' imports and the compose file
   bench   run the benchmarks (benchmarks/run.py)
   setup   only set up
@@ -165,7 +165,7 @@ def demo(rest):
 
 
 def test(rest):
-    become(["python", "-m", "pytest", *rest])
+    become(["python", "-m", "pytest", "-n", "auto", *rest])
 
 
 def bench(rest):
