@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
 from longshore.broker.settings import BrokerSettings, UpSettings
 from longshore.cli.durations import format_duration
+from longshore.cli.settings import is_secret
 from longshore.schemas.failures import FAILURES, Backoff, Category
 from longshore.telemetry import events
 from longshore.worker_host.settings import WorkerHostSettings
@@ -30,7 +32,8 @@ workflow, in the registry's `errors/` folder. The table itself is `longshore/sch
 ABOUT_SETTINGS = """\
 Every setting is a flag, an environment variable, and a key of one TOML file (`--settings FILE` or
 `LONGSHORE_SETTINGS`). The flag wins over the variable, the variable over the file. A file that several commands share
-puts what only one of them knows into a table with that command's name, such as `[worker-host]`."""
+puts what only one of them knows into a table with that command's name, such as `[worker-host]`. A secret has no flag:
+argument lists are there for every user of a machine to read."""
 
 
 def pages() -> dict[str, str]:
@@ -67,11 +70,15 @@ def settings() -> str:
     ]
     for verb, model in SETTINGS.items():
         rows = [
-            (f"`--{name.replace('_', '-')}`", f"`LONGSHORE_{name.upper()}`", default_of(model, name), field.description)
+            (flag_of(name, field), f"`LONGSHORE_{name.upper()}`", default_of(model, name), field.description)
             for name, field in model.model_fields.items()
         ]
         parts += [f"## longshore {verb}", table(("flag", "variable", "default", "what it does"), rows)]
     return page(parts)
+
+
+def flag_of(name: str, field: FieldInfo) -> str:
+    return "" if is_secret(field) else f"`--{name.replace('_', '-')}`"
 
 
 def default_of(model: type[BaseModel], name: str) -> str:

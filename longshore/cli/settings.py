@@ -50,7 +50,7 @@ def run_with_settings(model: type[Model]) -> Callable[[Callable[..., Any]], Call
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        flagged = {name: field for name, field in model.model_fields.items() if not _is_secret(field)}
+        flagged = {name: field for name, field in model.model_fields.items() if not is_secret(field)}
 
         @functools.wraps(function)
         def command(ctx: typer.Context, settings: Path | None, **given: Any) -> None:
@@ -115,7 +115,7 @@ def load(
     return settings
 
 
-def _is_secret(field: FieldInfo) -> bool:
+def is_secret(field: FieldInfo) -> bool:
     return SecretStr in _kinds(field.annotation) or SecretStr in get_args(field.annotation)
 
 
@@ -123,7 +123,7 @@ def _secrets_help(model: type[BaseModel]) -> list[str]:
     return [
         f"{_variable_name(name)} (or a settings file, never a flag): {field.description}"
         for name, field in model.model_fields.items()
-        if _is_secret(field)
+        if is_secret(field)
     ]
 
 

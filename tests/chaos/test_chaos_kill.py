@@ -101,7 +101,7 @@ async def test_the_worker_host(serving: System) -> None:
 
 async def test_envoy(serving: System) -> None:
     """Envoy is restarted with the last good configuration; only its own restart costs requests."""
-    (envoy,) = [process for process in serving.descendants() if process.name() == "envoy"]
+    (envoy,) = [process for process in serving.descendants() if "envoy" in process.info["cmdline"][0]]
     async with steady_load(serving) as load:
         sha = await load_begins(serving)
         psutil.Process(envoy.pid).kill()

@@ -270,14 +270,15 @@ class System:
         ]
 
     def runners(self) -> list[psutil.Process]:
-        return [process for process in self.descendants() if any("runner.py" in part for part in process.cmdline())]
+        # From the listing, not asked again: a process may have ended since.
+        return [p for p in self.descendants() if any("runner.py" in part for part in p.info["cmdline"])]
 
     def stop(self) -> None:
         """Stop everything as Ctrl-C would, and fail when anything is left."""
         try:
             for name in sorted(self.processes, key=lambda name: ("worker" not in name, name == "temporal")):
                 self.processes[name].stop()
-            left = [" ".join(process.cmdline()) for process in self.descendants()]
+            left = [" ".join(process.info["cmdline"]) for process in self.descendants()]
             assert not left, f"processes left behind: {left}"
         finally:
             for process in self.descendants():
