@@ -86,3 +86,35 @@ async def test_past_the_point_of_no_return_heavy_work_is_light():
     assert [turn.deployment_id for turn in log] == ["echo", "other"]
     gate.set()
     await task
+
+
+async def test_a_second_try_waits_for_its_turn_like_the_first():
+    """A restart that failed and is tried again takes no place that another has got meanwhile."""
+    queue, gate = CommandQueue(1), asyncio.Event()
+    again = Turn("echo", 1, Rank.LOAD)
+    queue.enter(again)
+    async with queue.granted(again):
+        queue.commit(again)
+    other = await run(queue, Turn("other", 1, Rank.LOAD), [], gate)
+
+    async def second_try():
+        async with queue.granted(again):
+            assert other.done()
+
+    trying = again.task = asyncio.create_task(second_try())
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(other, trying)
+
+
+async def test_between_two_tries_a_turn_can_be_stopped():
+    """A restart that failed past its flip and waits for its next try does not keep a command waiting."""
+    queue = CommandQueue(1)
+    restart = Turn("echo", 1, Rank.LOAD)
+    queue.enter(restart)
+    async with queue.granted(restart):
+        queue.commit(restart)
+    restart.task = asyncio.create_task(asyncio.Event().wait())
+    queue.enter(Turn("echo", 2, Rank.LOAD))
+    with pytest.raises(asyncio.CancelledError):
+        await restart.task

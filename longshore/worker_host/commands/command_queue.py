@@ -94,7 +94,10 @@ class CommandQueue:
 
     @asynccontextmanager
     async def granted(self, turn: Turn) -> AsyncIterator[None]:
-        """Hold the deployment (and a heavy place) while the block runs. The turn must have entered."""
+        """Hold the deployment (and a heavy place) while the block runs. The turn must have entered.
+
+        A turn may be granted several times, one after the other: each time it waits anew, and can be stopped anew.
+        """
         self._waiting.add(turn)
         try:
             self._grant()
@@ -104,6 +107,9 @@ class CommandQueue:
             self._waiting.discard(turn)
             if self._running.get(turn.deployment_id) is turn:
                 del self._running[turn.deployment_id]
+            turn.granted.clear()
+            turn.committed = False
+            turn.heavy = turn.rank.heavy
             self._grant()
 
     def commit(self, turn: Turn) -> None:
