@@ -24,7 +24,7 @@ from longshore.broker.looking import LookNow
 from longshore.broker.recorder import RegistryRecorder
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings, UpSettings
-from longshore.broker.temporal_client import connect, register_search_attributes
+from longshore.broker.temporal_client import connect_patiently, register_search_attributes
 from longshore.broker.temporal_server import TemporalServer
 from longshore.broker.webhook import webhook_app
 from longshore.registry.git import Git
@@ -55,7 +55,7 @@ async def _broker_with_temporal(settings: UpSettings) -> None:
 
 
 async def _broker(settings: BrokerSettings) -> None:
-    client = await connect(settings)
+    client = await connect_patiently(settings)
     await _patiently(lambda: register_search_attributes(client))
     git = Git(settings.state_dir / "git")
     registry = RegistryService(git, settings.registry, settings.branch)

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from longshore.schemas.commands import CommandIntervals
+from longshore.schemas.connections import TemporalSettings
 from longshore.schemas.devices import PresenceIntervals
 from longshore.schemas.fleet import FleetSettings
 from longshore.schemas.patterns import NAME
@@ -109,17 +110,8 @@ class ControlSettings(BaseModel):
         return CommandIntervals(load_close=self.load_timeout, unload_close=self.unload_timeout)
 
 
-class BrokerSettings(ControlSettings):
-    temporal: Annotated[
-        str | None,
-        Field(description="Temporal server as HOST:PORT; without it the Temporal profile's, else localhost:7233."),
-    ] = None
-    namespace: Annotated[
-        str | None, Field(description="Temporal namespace; without it the Temporal profile's, else `default`.")
-    ] = None
-    temporal_profile: Annotated[
-        str | None, Field(description="Profile of Temporal's own configuration file, for TLS and API keys.")
-    ] = None
+class BrokerSettings(ControlSettings, TemporalSettings):
+    """`longshore broker` works against any cluster."""
 
 
 class UpSettings(ControlSettings):

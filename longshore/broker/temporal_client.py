@@ -1,4 +1,4 @@
-"""The connection to Temporal: settings of Temporal's own configuration, ours on top, and patience."""
+"""The broker's connection to Temporal: patience, and the search attributes that its workflows set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import structlog
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode
 
-from longshore.broker.settings import BrokerSettings
+from longshore.activities.connection import connect
+from longshore.schemas.connections import TemporalSettings
+from longshore.schemas.failures import LongshoreError
 from longshore.workflows.conventions import SEARCH_ATTRIBUTES
 
 log = structlog.get_logger()
@@ -22,21 +22,14 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-async def connect(settings: BrokerSettings) -> Client:
-    """Return a client of the Temporal server, however long it takes to be there.
-
-    TLS, API key and what our settings leave open come from `temporalio.envconfig` (TEMPORAL_… and its file).
-    """
-    profile = ClientConfigProfile.load(profile=settings.temporal_profile)
-    options = profile.to_client_connect_config()
-    options["target_host"] = settings.temporal or options.get("target_host") or "localhost:7233"
-    options["namespace"] = settings.namespace or options.get("namespace") or "default"
+async def connect_patiently(settings: TemporalSettings) -> Client:
+    """Return a client of the Temporal server, however long it takes to be there."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
-            return await Client.connect(**options, data_converter=pydantic_data_converter)
-        except (RuntimeError, RPCError) as error:  # RuntimeError is how the SDK says "connection refused"
-            log.warning("temporal_unreachable", address=options["target_host"], error=str(error).split("\n")[0])
+            return await connect(settings)
+        except LongshoreError as error:
+            log.warning("temporal_unreachable", error=error.failure.message)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

@@ -68,8 +68,6 @@ class EndedCommit:
 async def client():
     """A client of a server of its own, and a broker beside it."""
     binary = shutil.which("temporal")
-    if binary is None:
-        pytest.skip("needs the `temporal` binary")
     environment = await WorkflowEnvironment.start_local(
         data_converter=pydantic_data_converter, dev_server_existing_path=binary, dev_server_log_level="error"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from longshore.cli.demo.processes import DemoFailed
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest
 from longshore.schemas.workers import WorkerConfig
-
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed here")
 
 
 class NoTraining:

@@ -15,8 +15,6 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowQueryFailedError,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.cli.status.facts import CommitStatus, Status, status_of
@@ -37,20 +35,6 @@ ISSUES_SHOWN = 10
 AT_ONCE = 50
 
 Answer = TypeVar("Answer")
-
-
-async def connect(address: str | None, namespace: str | None, profile: str | None) -> Client:
-    """Return a client of the Temporal server. Raises LongshoreError TEMPORAL_UNAVAILABLE."""
-    options = ClientConfigProfile.load(profile=profile).to_client_connect_config()
-    options["target_host"] = address or options.get("target_host") or "localhost:7233"
-    options["namespace"] = namespace or options.get("namespace") or "default"
-    try:
-        return await Client.connect(**options, data_converter=pydantic_data_converter)
-    except (RuntimeError, RPCError, OSError) as error:  # RuntimeError is how the SDK says "connection refused"
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise LongshoreError(
-            "TEMPORAL_UNAVAILABLE", f"No Temporal server at {options['target_host']}: {reason}"
-        ) from error
 
 
 async def gather(client: Client, registry: str | None) -> Status:

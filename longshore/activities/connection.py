@@ -1,0 +1,23 @@
+"""The way to Temporal that all our processes take: its own configuration, our settings on top, our payloads."""
+
+from __future__ import annotations
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfigProfile
+from temporalio.service import RPCError
+
+from longshore.schemas.connections import TemporalSettings
+from longshore.schemas.failures import LongshoreError
+
+
+async def connect(settings: TemporalSettings) -> Client:
+    """Return a client of the Temporal server. Raises LongshoreError TEMPORAL_UNAVAILABLE."""
+    options = ClientConfigProfile.load(profile=settings.temporal_profile).to_client_connect_config()
+    options["target_host"] = address = settings.temporal or options.get("target_host") or "localhost:7233"
+    options["namespace"] = settings.namespace or options.get("namespace") or "default"
+    try:
+        return await Client.connect(**options, data_converter=pydantic_data_converter)
+    except (RuntimeError, RPCError, OSError) as error:  # RuntimeError is how the SDK says "connection refused"
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise LongshoreError("TEMPORAL_UNAVAILABLE", f"No Temporal server at {address}: {reason}") from error
