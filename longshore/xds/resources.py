@@ -84,10 +84,10 @@ def header(name: str, value: str, action: int) -> Any:
 
 def clusters(table: RoutingTable) -> list[Any]:
     """Return a Cluster for every backend of every route."""
-    return [_cluster(backend) for backend in table.backends]
+    return [cluster(backend) for backend in table.backends]
 
 
-def _cluster(backend: Backend) -> Any:
+def cluster(backend: Backend) -> Any:
     endpoint = Endpoint(address=Address(pipe=Pipe(path=backend.socket)))
     # What exceeds the runner's own queue is refused here, at once. Twice as many connections: with no more than
     # there are requests, an excess request would wait for a connection instead of being refused.

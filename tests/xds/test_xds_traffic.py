@@ -154,8 +154,8 @@ async def test_refused_flip_takes_the_new_cluster_back(traffic, envoy):
 
 
 async def test_silence_about_a_flip_leaves_both_clusters(traffic, envoy):
-    """Nobody knows whether a silent Envoy followed: it is called back with both clusters in place, and the next move
-    clears up.
+    """Nobody knows whether a silent Envoy followed: it is called back with both clusters in place; only then does the
+    new one go.
     """
     traffic._ack_timeout = 0.2
     envoy.silent = ROUTE
@@ -165,11 +165,46 @@ async def test_silence_about_a_flip_leaves_both_clusters(traffic, envoy):
     assert traffic.table == table(1)
 
     traffic._ack_timeout = 10.0
+    envoy.log.clear()
     await envoy.speak()
     await traffic.settled()
-    assert (envoy.clusters, envoy.leads_to) == (names(1, 2), names(1))
-    await traffic.set_route(to(3))
-    assert (envoy.clusters, envoy.leads_to) == (names(3), names(3))
+    assert envoy.log == ["take ROUTE", "take CLUSTER"]
+    assert (envoy.clusters, envoy.leads_to) == (names(1), names(1))
+
+
+async def test_what_must_not_be_reached_is_not_shown_to_an_envoy_that_is_away(traffic, directory):
+    """An UNLOAD succeeds while Envoy is down, and Envoy comes back to the new table."""
+    traffic._ack_timeout = 0.1
+    await traffic.set_route(Route("model-1", None, unavailable=Unavailable.DISABLED))
+    assert traffic.table.get("model-1").unavailable is Unavailable.DISABLED
+
+    traffic._ack_timeout = 10.0
+    envoy = FakeEnvoy(directory / "ads.sock")
+    task = asyncio.create_task(envoy.run())
+    await traffic.settled()
+    assert (envoy.clusters, envoy.leads_to) == (set(), set())
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_new_control_plane_breaks_nothing_that_the_former_had_begun(directory):
+    """A control plane was killed right after a flip: its successor calls Envoy back with both clusters in place."""
+    former, successor = (Traffic(directory / "ads.sock", node_id="device", listen=LISTEN) for _ in range(2))
+    await former.start(table(2))
+    envoy = FakeEnvoy(directory / "ads.sock")
+    task = asyncio.create_task(envoy.run())
+    await former.settled()
+    await former.stop()
+    await asyncio.gather(task, return_exceptions=True)
+
+    await successor.start(table(1), spare=[backend(1), backend(2)])
+    envoy.log.clear()
+    task = asyncio.create_task(envoy.run())  # it follows 2, and asserts that no route ever leads nowhere
+    await successor.settled()
+    assert (envoy.clusters, envoy.leads_to) == (names(1), names(1))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await successor.stop()
 
 
 async def test_removal_that_nobody_confirms_is_no_failure(traffic, envoy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import structlog
 from longshore.schemas.failures import LongshoreError
 from longshore.xds.cache import Cache
 from longshore.xds.listeners import Listen
-from longshore.xds.routing import Route, RoutingTable
+from longshore.xds.resources import cluster
+from longshore.xds.routing import Backend, Route, RoutingTable
 from longshore.xds.server import AdsServer
-from longshore.xds.snapshot import ResourceType, Snapshot
+from longshore.xds.snapshot import Resources, ResourceType, Snapshot
 from longshore.xds.transition import Transition, transition
 
 _log = structlog.get_logger()
@@ -40,13 +41,16 @@ class Traffic:
         """The table whose routes Envoy was last known to follow."""
         return self._table
 
-    async def start(self, table: RoutingTable) -> None:
+    async def start(self, table: RoutingTable, spare: Iterable[Backend] = ()) -> None:
         """Bind the ADS socket with `table` as what an Envoy is told first. Call it when the table is true.
 
+        `spare`: backends that the table does not use, and to which a former control plane may have sent Envoy just
+        before it was killed. Envoy keeps their clusters until it follows the table: see `settled`.
         Raises LongshoreError SOCKET_IN_USE where another control plane serves, SOCKET_PATH_TOO_LONG.
         """
         self._table = table
-        self._show(Snapshot.of(table, self._listen))
+        target = Snapshot.of(table, self._listen)
+        self._show(target.with_clusters(Resources.of(map(cluster, spare)).union(target.clusters)))
         await self._server.start()
 
     async def stop(self) -> None:
@@ -54,10 +58,15 @@ class Traffic:
         await self._server.stop()
 
     async def settled(self) -> None:
-        """Return when Envoy serves the present table. Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT."""
+        """Return when Envoy serves the present table, and knows no cluster beyond it.
+
+        Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT.
+        """
         async with self._lock:
             for type_ in ResourceType:
                 await self._accepted(type_)
+            self._show(Snapshot.of(self._table, self._listen))
+            await self._accepted(ResourceType.CLUSTER)
 
     async def set_route(
         self, route: Route, *, before_flip: Hook | None = None, before_removal: Hook | None = None
@@ -68,30 +77,39 @@ class Traffic:
         raised here. `before_removal` runs when new requests go the new way and the old clusters still have their
         statistics; what it raises is logged.
 
-        Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT; the old routes then stay. Once Envoy has the new
-        routes the rest is carried through: a cancellation is delivered when it is done (`table` tells), and an Envoy
-        that does not confirm the removal is only logged, since it gets the right clusters whenever it comes back.
+        Raises LongshoreError XDS_NACK or ENVOY_WARM_TIMEOUT; the old routes then stay. After a time-out that came when
+        `before_flip` had run, a silent Envoy may follow the new route for a moment yet: leave its backend alive.
+        Once Envoy has the new routes the rest is carried through: a cancellation is delivered when it is done (`table`
+        tells), and an Envoy that does not confirm the removal is only logged, since it gets the right clusters whenever
+        it comes back.
+
+        A route to nobody needs no Envoy: what must not be reached any more is no longer shown, whoever is silent.
         """
         async with self._lock:
-            await self._move(self._table.with_route(route), before_flip, before_removal)
+            withdrawn = route.unavailable is not None
+            await self._move(self._table.with_route(route), before_flip, before_removal, insist=withdrawn)
 
     async def remove(self, deployment_id: str, *, before_removal: Hook | None = None) -> None:
-        """Forget a deployment: its callers get 404. Raises as `set_route` does."""
+        """Forget a deployment: its callers get 404. Raises LongshoreError XDS_NACK."""
         async with self._lock:
-            await self._move(self._table.without(deployment_id), None, before_removal)
+            await self._move(self._table.without(deployment_id), None, before_removal, insist=True)
 
-    async def _move(self, table: RoutingTable, before_flip: Hook | None, before_removal: Hook | None) -> None:
+    async def _move(
+        self, table: RoutingTable, before_flip: Hook | None, before_removal: Hook | None, *, insist: bool
+    ) -> None:
         current = self._shown
         stages = transition(current, Snapshot.of(table, self._listen))
         try:
             self._show(stages.add)
-            await self._accepted(ResourceType.CLUSTER)
+            if not insist:
+                await self._accepted(ResourceType.CLUSTER)
             if before_flip is not None:
                 await before_flip()
         except BaseException:  # cancellation included: no route has moved, so the way back is free of risk
             self._show(current)
             raise
-        finish = asyncio.create_task(self._finish(table, stages, current, before_removal), name="traffic-finish")
+        finishing = self._finish(table, stages, current, before_removal, insist=insist)
+        finish = asyncio.create_task(finishing, name="traffic-finish")
         try:
             await asyncio.shield(finish)
         except asyncio.CancelledError:
@@ -99,17 +117,20 @@ class Traffic:
             raise
 
     async def _finish(
-        self, table: RoutingTable, stages: Transition, before: Snapshot, before_removal: Hook | None
+        self, table: RoutingTable, stages: Transition, before: Snapshot, before_removal: Hook | None, *, insist: bool
     ) -> None:
         self._show(stages.flip)
         try:
             await self._accepted(ResourceType.LISTENER)
             await self._accepted(ResourceType.ROUTE)
         except LongshoreError as error:
-            # A refusal proves that the old routes stand. Silence proves nothing: an Envoy that did follow still needs
-            # the new clusters until it has been called back, and the next move removes them.
-            self._show(before if error.code == "XDS_NACK" else stages.add)
-            raise
+            refused = error.code == "XDS_NACK"
+            if refused or not insist:
+                # A refusal proves that the old routes stand. Silence proves nothing: an Envoy that did follow still
+                # needs the new clusters until it has been called back, and the next move removes them.
+                self._show(before if refused else stages.add)
+                raise
+            _log.warning("xds_withdrawal_unconfirmed", code=error.code, error=str(error))
         self._table = table
         if before_removal is not None:
             try:
