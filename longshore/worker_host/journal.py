@@ -2,6 +2,7 @@
 
 Each write is one statement or one transaction, committed to the disk (`synchronous=FULL`) before it returns, so
 that a power loss leaves the old or the new record, never a torn one, and a generation that has been seen stays seen.
+A write that fails raises LongshoreError DISK_FULL or IO_ERROR, and has changed nothing.
 Writes are synchronous on the event loop on purpose: a command makes about ten of them, each one fsync, and "read
 the generation, compare, write it" must not be interleaved with another command's.
 """
@@ -19,7 +20,7 @@ from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandResult
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import RetryState
-from longshore.schemas.failures import Failure
+from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.runners.instances import Instance
 from longshore.xds.routing import Unavailable
@@ -92,15 +93,15 @@ class Journal:
         return [Record.model_validate_json(row) for (row,) in rows]
 
     def put(self, record: Record) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO records VALUES (?, ?)", (record.deployment_id, record.model_dump_json())
-        )
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (record.deployment_id, record.model_dump_json()))
 
     def save(self, instance: Instance) -> None:
         """Remember a runner; called before it is spawned."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO instances VALUES (?, ?)", (instance.instance_id, instance.model_dump_json())
-        )
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO instances VALUES (?, ?)", (instance.instance_id, instance.model_dump_json())
+            )
 
     def forget(self, instance_id: str) -> None:
         with self._transaction() as db:
@@ -140,13 +141,18 @@ class Journal:
         return self._one("SELECT text FROM notes WHERE name = ?", name)
 
     def write_note(self, name: str, text: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._db:  # commits, or rolls back on an exception
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
+        try:
+            with self._db:  # commits, or rolls back on an exception
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+        except sqlite3.OperationalError as error:
+            code = "DISK_FULL" if error.sqlite_errorcode == sqlite3.SQLITE_FULL else "IO_ERROR"
+            raise LongshoreError(code, f"the journal cannot be written: {error}") from error
 
     def _one(self, query: str, argument: str) -> str | None:
         with closing(self._db.execute(query, (argument,))) as cursor:

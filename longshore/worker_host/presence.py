@@ -20,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.schemas.base import Message
 from longshore.schemas.devices import DeviceReport, PresenceRequest
+from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.journal import Journal
 
 log = structlog.get_logger()
@@ -77,8 +78,11 @@ class Presence:
         """Answer and heartbeat, for as long as there is a connection to Temporal."""
         while True:
             self._changed.clear()
-            if self._held:
-                await self._look(handle_of, await self._report())
+            try:
+                if self._held:
+                    await self._look(handle_of, await self._report())
+            except LongshoreError as error:  # the journal is on a full disk, say: a device that serves stays heard
+                log.warning("presence_not_noted", **error.failure.model_dump())
             # Not `wait_for`: until Python 3.12 it loses a cancellation that arrives together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):

@@ -9,6 +9,7 @@ from typing import Protocol
 import httpx2
 import structlog
 
+from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.commands.parts import Runners
 from longshore.worker_host.journal import Journal
 
@@ -37,7 +38,7 @@ class RequestCounts:
         self._clock = clock
 
     async def update(self) -> None:
-        """Add what is new to the totals. An Envoy that does not answer is asked again next time."""
+        """Add what is new to the totals. Where Envoy does not answer or the disk is full, the next time does it."""
         try:
             stats = await self._stats()
         except httpx2.HTTPError as error:
@@ -45,4 +46,7 @@ class RequestCounts:
             return
         running = {instance.instance_id: instance.deployment_id for instance in self._runners.running()}
         readings = {name: (running[name], stats[name].requests) for name in stats.keys() & running.keys()}
-        self._journal.count(readings, self._clock())
+        try:
+            self._journal.count(readings, self._clock())
+        except LongshoreError as error:
+            log.warning("request_counts_unwritten", error=str(error))

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import pytest
 from device_fakes import spec
 
+from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.journal import Journal, Record
 from longshore.worker_host.runners.instances import Instance
@@ -92,3 +94,14 @@ def test_a_kill_leaves_the_last_confirmed_record(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)
         confirmed = max([confirmed, *(int(line) for line in writer.stdout if line.endswith("\n"))])
     assert Journal(path).record("echo").generation in (confirmed, confirmed + 1)
+
+
+def test_a_full_disk_is_named_and_changes_nothing(tmp_path):
+    """A write that finds no room fails with its own code, and what was there is there."""
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.put(Record(deployment_id="echo", generation=7))
+    journal._db.execute("PRAGMA max_page_count = 1")  # SQLite raises it to what there is: as good as a full disk
+    with pytest.raises(LongshoreError, match="DISK_FULL"):
+        journal.write_note("large", "x" * 100_000)
+    assert journal.record("echo").generation == 7
+    assert journal.note("large") is None

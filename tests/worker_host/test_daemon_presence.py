@@ -11,6 +11,7 @@ from temporalio.client import AsyncActivityCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.schemas.devices import DeviceStatus, PresenceRequest
+from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 
 
@@ -153,3 +154,20 @@ async def test_reports_count_what_envoy_has_answered(device):
     assert second.sequence == first.sequence + 1
     assert (second.capacity.used_memory, second.capacity.loaded_models) == (2**30, 1)
     assert second.digest == first.digest
+
+
+async def test_a_full_disk_does_not_silence_the_device(device, server, monkeypatch):
+    """Neither counts nor tokens can be written: reports go on."""
+
+    def refuse(*_):
+        raise LongshoreError("DISK_FULL", "full")
+
+    digest = await first_digest(device, server)
+    await device.host.hold_presence(ask(digest), b"held")
+    monkeypatch.setattr(device.journal, "count", refuse)
+    monkeypatch.setattr(device.journal, "write_note", refuse)
+    before = len(server.beats)
+    await until(lambda: len(server.beats) > before)
+    device.host.reporter.say(DeviceStatus.LEAVING)
+    await until(lambda: b"held" in server.completed)
+    assert not device.tasks[0].done()

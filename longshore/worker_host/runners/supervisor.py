@@ -7,6 +7,7 @@ crash of this daemon, at whatever moment, leaves a runner that its successor doe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -210,8 +211,10 @@ class Supervisor:
         if not runner.ready or runner.leaving or self._runners.get(instance_id) is not runner:
             return  # whoever starts or ends it is waiting for this, or it has been left to another daemon
         failure = self._failure(runner, end)
-        self._forget(instance_id)
-        self._on_exit(runner.instance, failure)
+        try:
+            self._forget(instance_id)
+        finally:  # a journal that cannot be written must not hide that a model is gone
+            self._on_exit(runner.instance, failure)
 
     async def _adopt(self, instance_id: str, instance: Instance | None) -> Instance | None:
         who = await self._introduction(instance_id) if instance else None
@@ -298,9 +301,10 @@ class Supervisor:
             self._oom.sample()
             for instance_id in self._runners:
                 log_file = self._paths.log(instance_id)
-                if log_file.stat().st_size > _LOG_LIMIT_BYTES:
-                    log.warning("runner_log_truncated", instance_id=instance_id, limit_bytes=_LOG_LIMIT_BYTES)
-                    os.truncate(log_file, 0)  # the runner appends: it goes on from there
+                with contextlib.suppress(FileNotFoundError):  # somebody has tidied up
+                    if log_file.stat().st_size > _LOG_LIMIT_BYTES:
+                        log.warning("runner_log_truncated", instance_id=instance_id, limit_bytes=_LOG_LIMIT_BYTES)
+                        os.truncate(log_file, 0)  # the runner appends: it goes on from there
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
