@@ -189,6 +189,8 @@ class FakeTraffic:
         self.table = RoutingTable()
         self.history: list[Route] = []
         self.errors: list[Exception] = []
+        self.late_errors: list[Exception] = []
+        """Raised after the flip."""
 
     async def set_route(
         self, route: Route, *, before_flip: Hook | None = None, before_removal: Hook | None = None
@@ -198,6 +200,8 @@ class FakeTraffic:
             raise self.errors.pop(0)
         if before_flip is not None:
             await before_flip()
+        if self.late_errors:
+            raise self.late_errors.pop(0)
         self.table = self.table.with_route(route)
         self.history.append(route)
         if before_removal is not None:

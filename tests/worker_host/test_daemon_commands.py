@@ -14,6 +14,8 @@ from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.commands.execution import AT_ONCE
 from longshore.worker_host.commands.steps import LOAD, RELOAD, UNLOAD
+from longshore.worker_host.proxy import routes
+from longshore.worker_host.runners.instances import RunPaths
 
 
 @pytest.fixture
@@ -330,3 +332,39 @@ async def test_a_model_without_a_sample_is_refused(device):
     """A model that cannot be tried does not serve; the remedy is in the card."""
     interface = {**CARD["interface"], "input_schema": {"not": {}}}
     assert (await fails(device, load(interface=interface))).code == "NO_SAMPLE_INPUT"
+
+
+async def test_silence_after_the_flip_leaves_the_candidate_alive(device):
+    """Envoy may have been sent there: the candidate lives on, and the next try takes it up."""
+    await device.execute(load("1.0.0"))
+    device.traffic.late_errors = [LongshoreError("ENVOY_WARM_TIMEOUT", "silent")]
+    failed = await fails(device, reload("2.0.0", 2, "1.0.0"))
+    assert (failed.code, device.record().state) == ("ENVOY_WARM_TIMEOUT", ModelState.READY)
+    assert [instance.version for instance in device.runners.running()] == ["1.0.0", "2.0.0"]
+    assert (await device.execute(reload("2.0.0", 2, "1.0.0"))).version == "2.0.0"
+    assert [instance.version for instance in device.runners.started] == ["1.0.0", "2.0.0"]
+
+
+async def test_a_candidate_that_dies_before_its_flip_gets_no_traffic(device):
+    """The old version serves on, although the new one had proved itself."""
+    await device.execute(load("1.0.0"))
+    lease = FakeLease()
+
+    async def confirm():
+        lease.confirmed += 1
+        if lease.confirmed == 2:
+            device.runners.crash(device.runners.started[-1].instance_id)
+
+    lease.confirm = confirm
+    failed = await fails(device, reload("2.0.0", 2, "1.0.0"), lease)
+    assert failed.code == "RUNNER_CRASHED"
+    assert (device.traffic.serving(), device.record().state) == ("1.0.0", ModelState.READY)
+
+
+async def test_an_endpoint_that_is_no_address_is_refused_and_forgotten(device):
+    """No runner is started for it, and the next daemon can make its routes."""
+    wrong = spec().model_copy(update={"endpoint": "http://[half/of/an/address"})
+    assert (await fails(device, load(spec=wrong))).code == "MANIFEST_INVALID"
+    assert device.runners.starting == 0
+    device.restart()
+    routes.table(device.host.models.all(), set(), RunPaths(device.folder))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from device_fakes import Device, load, reload, spec, until
+from device_fakes import Device, load, reload, spec, until, worker
 
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
@@ -137,3 +139,73 @@ async def test_an_interrupted_load_is_idle_again(device):
     device.restart()
     start(device)
     assert device.record().state is ModelState.IDLE
+
+
+async def test_a_restart_that_failed_past_its_flip_yields_to_a_command(device):
+    """Envoy was silent about the new route: the restart waits for its next try, and a command does not wait for it."""
+    device.host.recovery._backoff = replace(device.host.recovery._backoff, cap=timedelta(hours=1))
+    await device.execute(load("1.0.0"))
+    device.traffic.late_errors = [LongshoreError("ENVOY_WARM_TIMEOUT", "silent")]
+    device.runners.crash(alive(device).pop())
+    await until(lambda: device.record().error.code == "ENVOY_WARM_TIMEOUT")
+    assert (await device.execute(reload("2.0.0", 2, "1.0.0"))).version == "2.0.0"
+    assert [instance.version for instance in device.runners.running()] == ["2.0.0"]
+
+
+async def test_a_defect_does_not_end_the_restarts(device):
+    """Whatever goes wrong in a restart that nobody foresaw, the model comes back."""
+    await device.execute(load())
+    device.runners.start_errors = [ZeroDivisionError("oops")]
+    device.runners.crash(alive(device).pop())
+    await ready(device)
+    assert len(alive(device)) == 1
+
+
+async def test_a_host_that_stops_begins_no_restart(device):
+    """A runner that dies while the host stops is the next daemon's to bring back."""
+    await device.execute(load())
+    await device.host.recovery.stop()
+    device.runners.crash(alive(device).pop())
+    assert device.runners.starting == 1
+    device.restart()
+    start(device)
+    await ready(device)
+
+
+async def test_what_a_killed_daemon_left_takes_no_room_from_the_next_command(tmp_path):
+    """Room for two: the version that was being drained when the daemon was killed makes way for the next one."""
+    device = Device(tmp_path, worker=worker(max_memory="2Gi"))
+    await device.execute(load("1.0.0"))
+    old = device.runners.started[0]
+    await device.execute(reload("2.0.0", 2, "1.0.0"))
+    device.runners.adopt(old)
+    device.restart()
+    start(device)
+    assert (await device.execute(reload("3.0.0", 3, "2.0.0"))).version == "3.0.0"
+    assert [instance.version for instance in device.runners.running()] == ["3.0.0"]
+    device.journal.close()
+
+
+async def test_a_full_disk_keeps_a_crash_from_nobody(device, monkeypatch):
+    """The journal cannot be written when a runner dies: the model is back as soon as it can."""
+    await device.execute(load())
+    with monkeypatch.context() as full:
+        full.setattr(device.journal, "put", refuse)
+        with pytest.raises(LongshoreError, match="DISK_FULL"):
+            device.runners.crash(alive(device).pop())
+    device.host.recovery.start()
+    await until(lambda: len(device.runners.started) == 2)
+    await ready(device)
+
+
+def refuse(_record):
+    raise LongshoreError("DISK_FULL", "full")
+
+
+async def test_a_full_disk_makes_no_model_failed(device):
+    """What served comes back when there is room again, however long that takes."""
+    await device.execute(load())
+    device.runners.start_errors = [LongshoreError("DISK_FULL", "full") for _ in range(9)]
+    device.runners.crash(alive(device).pop())
+    await until(lambda: len(alive(device)) == 1)
+    await ready(device)

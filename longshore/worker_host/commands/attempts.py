@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 
 from longshore.activities.devices import Lease
@@ -9,6 +10,15 @@ from longshore.schemas.commands import CommandProgress
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host.commands.command_queue import CommandQueue, Turn
 from longshore.worker_host.commands.steps import Steps
+
+# Characters of a traceback that travel to the operator; the end of it says most. A payload holds 2 MB.
+_DETAILS_CAP = 8000
+
+
+def defect(error: Exception) -> LongshoreError:
+    """Return INTERNAL_ERROR with the traceback of what nobody expected: it fails an attempt, not the daemon."""
+    details = "".join(traceback.format_exception(error))[-_DETAILS_CAP:]
+    return LongshoreError("INTERNAL_ERROR", f"{type(error).__name__}: {error}", details=details)
 
 
 @dataclass(frozen=True)

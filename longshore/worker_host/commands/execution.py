@@ -7,7 +7,6 @@ Temporal only delivers.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -18,7 +17,7 @@ from longshore.schemas.commands import CommandResult, LoadCommand, ReloadCommand
 from longshore.schemas.devices import RetryState
 from longshore.schemas.failures import Backoff, Category, LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.commands.attempts import Attempt
+from longshore.worker_host.commands.attempts import Attempt, defect
 from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
 from longshore.worker_host.commands.lifecycle import Event
 from longshore.worker_host.commands.loading import Loading
@@ -34,9 +33,6 @@ log = structlog.get_logger()
 
 # temporalio 1.35 takes a delay of zero for "none given" and then backs off by the delivery policy.
 AT_ONCE = timedelta(milliseconds=1)
-
-# Characters of a traceback that travel to the operator; the end of it says most. A payload holds 2 MB.
-_DETAILS_CAP = 8000
 
 # Errors kept per generation (PRD §8.2 "Error History"): as many as there are tries, and a few host restarts.
 _ERRORS_KEPT = 8
@@ -163,11 +159,9 @@ class Commands:
             raise
         except LongshoreError as error:
             raise self._failed(command, error, attempt) from error
-        except Exception as error:  # a defect of ours: it fails this command with its traceback, not the daemon
+        except Exception as error:
             log.exception("command_defect")
-            details = "".join(traceback.format_exception(error))[-_DETAILS_CAP:]
-            internal = LongshoreError("INTERNAL_ERROR", f"{type(error).__name__}: {error}", details=details)
-            raise self._failed(command, internal, attempt) from error
+            raise self._failed(command, defect(error), attempt) from error
         return self._completed(command, record, attempt)
 
     async def _keep_beating(self, attempt: Attempt) -> None:

@@ -6,6 +6,7 @@ RELOAD can find nothing (then there is nothing to keep). Either way the spec of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
@@ -13,6 +14,7 @@ from datetime import datetime
 import structlog
 
 from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.workers import WorkerConfig
 from longshore.worker_host.commands import admission, steps
@@ -57,6 +59,7 @@ class Loading:
         """Make `spec` serve. Where its digest serves already, only the record learns of the new spec."""
         record = self._models.get(spec.deployment_id)
         serving = self.alive(record)
+        await self._clear_away(spec, serving)
         if serving is None:
             former = record.serving if record.serving and record.serving.digest == spec.digest else None
             return await self._load(spec, former, attempt)
@@ -71,6 +74,16 @@ class Loading:
             return None
         running = {instance.instance_id for instance in self._runners.running()}
         return record.serving if record.serving.instance_id in running else None
+
+    async def _clear_away(self, spec: DeploymentSpec, serving: Instance | None) -> None:
+        """Give back the room of what an earlier try or daemon left, and that neither serves nor is wanted."""
+        left = [
+            instance
+            for instance in self._runners.running()
+            if instance.deployment_id == spec.deployment_id and instance.digest != spec.digest
+            if serving is None or instance.instance_id != serving.instance_id
+        ]
+        await asyncio.gather(*(self._runners.drain(instance.instance_id) for instance in left))
 
     async def _load(self, spec: DeploymentSpec, former: Instance | None, attempt: Attempt) -> Record:
         log.info("model_load_started", deployment_id=spec.deployment_id, model_version=spec.version)
@@ -131,18 +144,28 @@ class Loading:
 
     def _admit(self, spec: DeploymentSpec, attempt: Attempt, held: ExitStack) -> None:
         with attempt.steps.step("command_validation"):
+            routes.require_address(spec)
             held.enter_context(self._bringing_up.room_for(spec))
         with attempt.steps.step("schema_compatibility_check"):
             admission.require_schema_version(spec, self._worker)
 
     async def _give_traffic(self, candidate: Instance, attempt: Attempt) -> None:
-        route = routes.to_instance(candidate, self._paths)
+        async def before_flip() -> None:
+            await attempt.pass_point_of_no_return()
+            if candidate not in self._runners.running():
+                raise LongshoreError("RUNNER_CRASHED", f"{candidate.deployment_id} ended before it got any traffic")
+
         try:
             await self._traffic.set_route(
-                route, before_flip=attempt.pass_point_of_no_return, before_removal=self._count_requests
+                routes.to_instance(candidate, self._paths),
+                before_flip=before_flip,
+                before_removal=self._count_requests,
             )
-        except BaseException:  # whatever kept it from its traffic: nobody else will end it
-            await uninterrupted(self._runners.stop(candidate.instance_id))
+        except BaseException as error:  # whatever kept it from its traffic: nobody else will end it
+            silent = isinstance(error, LongshoreError) and error.code == "ENVOY_WARM_TIMEOUT"
+            # A silent Envoy may have followed. Then it lives until the next try takes it up, or Recovery stops it.
+            if not (silent and attempt.turn.committed):
+                await uninterrupted(self._runners.stop(candidate.instance_id))
             raise
 
     def _now_serves(self, instance: Instance) -> None:

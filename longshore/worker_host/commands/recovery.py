@@ -2,8 +2,8 @@
 
 A crashed model comes back as a *new* instance, through the same steps as at its LOAD and in the same queue, so that a
 command that arrives meanwhile takes over. Meanwhile its callers get 503. Its first restart does not wait; too many
-crashes within a while make it FAILED. What merely cannot be fetched (a cache was emptied and the network is away)
-never does: it is tried for ever.
+crashes within a while make it FAILED. What merely cannot be fetched (a cache was emptied and the network is away) or
+written (the disk is full) never does: it is tried for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 
 from longshore.schemas.failures import Backoff, Category, Failure, LongshoreError
 from longshore.schemas.lifecycle import ModelState
-from longshore.worker_host.commands.attempts import Attempt, OwnInitiative
+from longshore.worker_host.commands.attempts import Attempt, OwnInitiative, defect
 from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
 from longshore.worker_host.commands.lifecycle import Event
 from longshore.worker_host.commands.loading import Loading
@@ -31,6 +31,8 @@ from longshore.worker_host.runners.instances import Instance
 from longshore.xds.routing import Unavailable
 
 log = structlog.get_logger()
+
+_DISK = {"DISK_FULL", "IO_ERROR"}
 
 
 def resume(record: Record, alive: AbstractSet[str]) -> Event | None:
@@ -74,7 +76,9 @@ class Recovery:
         self._backoff = backoff
         self._window = window.total_seconds()
         self._crashes: defaultdict[str, list[float]] = defaultdict(list)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[str, Turn] = {}
+        """The restarts that are under way."""
+        self._stopping = False
 
     def resume(self, adopted: AbstractSet[str]) -> None:
         """Settle every record that a former daemon left, before the first route is told."""
@@ -84,7 +88,7 @@ class Recovery:
                 self._models.fire(record.deployment_id, event, incoming_version=None)
 
     def start(self) -> None:
-        """Bring back what should serve and does not."""
+        """Bring back what should serve and does not. Called again from time to time, for what was abandoned."""
         for record in self._models.all():
             self.look_after(record.deployment_id)
 
@@ -111,37 +115,52 @@ class Recovery:
         Called again when a command has ended, which may have found the model crashed and not replaced it.
         """
         record = self._models.get(deployment_id)
-        if record.serving is None or self._queue.busy(deployment_id) or self._loading.alive(record):
+        if record.serving is None or self._queue.busy(deployment_id) or self._loading.alive(record) or self._stopping:
             return
         if record.state in (ModelState.READY, ModelState.FAILED):
             self._models.fire(deployment_id, Event.CRASHED)
         turn = Turn(deployment_id, record.generation, Rank.LOAD, record.serving.spec.priority)
         turn.task = task = asyncio.create_task(self._bring_back(record.serving, turn), name=f"restart:{deployment_id}")
         self._queue.enter(turn)
-        self._tasks[deployment_id] = task
+        self._turns[deployment_id] = turn
         task.add_done_callback(lambda task: self._ended(deployment_id, turn, task))
 
     async def stop_unclaimed(self) -> None:
-        """Stop the runners that a former daemon left behind and that no command has asked for again."""
+        """Stop the runners that a former daemon or a failed command left, and that no command has asked for again."""
         for instance in self._runners.running():
             record = self._models.get(instance.deployment_id)
             serves = record.serving is not None and record.serving.instance_id == instance.instance_id
-            if not serves and not self._queue.busy(instance.deployment_id):
-                log.warning("runner_unclaimed", deployment_id=instance.deployment_id, instance_id=instance.instance_id)
-                await self._runners.stop(instance.instance_id)
+            if serves or self._queue.busy(instance.deployment_id):
+                continue
+            log.warning("runner_unclaimed", deployment_id=instance.deployment_id, instance_id=instance.instance_id)
+            turn = Turn(instance.deployment_id, record.generation, Rank.UNLOAD)
+            self._queue.enter(turn)
+            try:
+                async with self._queue.granted(turn):
+                    await self._runners.stop(instance.instance_id)
+            finally:
+                self._queue.leave(turn)
 
     async def stop(self) -> None:
-        """Cancel all restarts that are under way; what they had begun is gone when this returns."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Begin no restart any more, and end those that are under way; what they had begun is gone, or serves."""
+        self._stopping = True
+        turns = list(self._turns.values())
+        for turn in turns:
+            turn.stop(None)
+        tasks = [turn.task for turn in turns if turn.task]
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _ended(self, deployment_id: str, turn: Turn, task: asyncio.Task[None]) -> None:
         self._queue.leave(turn)
-        self._tasks.pop(deployment_id, None)
-        if not task.cancelled() and (defect := task.exception()):
-            log.error("runner_restart_abandoned", deployment_id=deployment_id, exc_info=defect)
+        if self._turns.get(deployment_id) is turn:
+            del self._turns[deployment_id]
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("runner_restart_abandoned", deployment_id=deployment_id, exc_info=error)
+        else:
+            self.look_after(deployment_id)  # it may have died again in the very moment in which it was there
 
     async def _bring_back(self, instance: Instance, turn: Turn) -> None:
         spec = instance.spec
@@ -153,12 +172,13 @@ class Recovery:
                     steps = Steps(OwnInitiative().beat)
                     attempt = Attempt(turn.generation, OwnInitiative(), turn, self._queue, steps)
                     await self._loading.run(spec, attempt)
-            except LongshoreError as error:
-                log.warning("runner_restart_failed", deployment_id=spec.deployment_id, **error.failure.model_dump())
-                self._models.update(spec.deployment_id, error=error.failure)
-                if error.failure.kind.category is Category.NETWORK:
+            except Exception as error:  # noqa: BLE001 (whatever keeps a model away, its restart must go on)
+                failure = (error if isinstance(error, LongshoreError) else defect(error)).failure
+                log.warning("runner_restart_failed", deployment_id=spec.deployment_id, **failure.model_dump())
+                self._models.update(spec.deployment_id, error=failure)
+                if failure.kind.category is Category.NETWORK or failure.code in _DISK:
                     pause = self._backoff.cap
-                elif _may_pass(error.failure):
+                elif _may_pass(failure):
                     self._crashes[spec.deployment_id].append(time.monotonic())
                     pause = self._pause(spec.deployment_id)
                 else:

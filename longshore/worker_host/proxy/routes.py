@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from longshore.schemas.commands import UnloadReason
+from longshore.schemas.deployments import DeploymentSpec
 from longshore.worker_host.journal import Record
 from longshore.worker_host.runners.instances import MAX_REQUESTS, Instance, RunPaths
 from longshore.xds.routing import Backend, Route, RoutingTable, Unavailable
@@ -31,6 +32,11 @@ def to_instance(instance: Instance, paths: RunPaths) -> Route:
         backends=(backend(instance, paths),),
         weights={instance.instance_id: _ALL},
     )
+
+
+def require_address(spec: DeploymentSpec) -> None:
+    """Raise MANIFEST_INVALID for an endpoint that no route can be made of, before anything remembers it."""
+    Route(deployment_id=spec.deployment_id, endpoint=spec.endpoint, unavailable=Unavailable.NOT_LOADED)
 
 
 def to_nobody(record: Record, reason: Unavailable) -> Route:
