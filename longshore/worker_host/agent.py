@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -39,6 +40,9 @@ _CALL_TIMEOUT = timedelta(seconds=5)
 # Pause between two tries to confirm a lease while the server does not answer.
 _CONFIRM_PAUSE_SECONDS = 0.5
 
+# DESIGN §3 "Device workers", for a command that says nothing of it.
+_HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+
 # First pause before another try to connect; doubled up to the setting `reconnect_cap`, and jittered, so that a
 # thousand devices do not come back in the same instant (FAULTS 83).
 _RECONNECT_SECONDS = 0.5
@@ -54,8 +58,9 @@ _LOST = {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.
 class TaskLease:
     """The lease of one activity task: it holds as long as the server takes heartbeats for its token."""
 
-    def __init__(self, client: Client, task_token: bytes) -> None:
+    def __init__(self, client: Client, task_token: bytes, *, heartbeat_timeout: timedelta) -> None:
         self._handle = client.get_async_activity_handle(task_token=task_token)
+        self._patience = heartbeat_timeout.total_seconds()
         self._progress = CommandProgress(step="queued", progress=0.0)
 
     def beat(self, progress: CommandProgress) -> None:
@@ -65,8 +70,10 @@ class TaskLease:
     async def confirm(self) -> None:
         """Ask until the server answers, and raise FENCED where it says no.
 
-        A server that cannot be reached is no answer: it may come back before it has given up this attempt.
+        A server that cannot be reached is no answer: it may come back before it has given up this attempt. After the
+        heartbeat time-out it has given it up, or will as soon as it is back; whoever waits here holds up other models.
         """
+        deadline = time.monotonic() + self._patience
         while True:
             try:
                 await self._handle.heartbeat(self._progress, rpc_timeout=_CALL_TIMEOUT)
@@ -75,6 +82,8 @@ class TaskLease:
             except RPCError as error:
                 if error.status in _LOST:
                     raise LongshoreError("FENCED", f"this attempt has lost its lease: {error}") from error
+                if time.monotonic() > deadline:
+                    raise LongshoreError("FENCED", f"no server has confirmed this attempt: {error}") from error
                 log.warning("lease_unconfirmed", error=str(error))
                 await asyncio.sleep(_CONFIRM_PAUSE_SECONDS)
             else:
@@ -130,13 +139,13 @@ class Agent:
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self._presence.say_goodbye(lambda token: _handle(client, token))
-        except TimeoutError:
-            log.warning("goodbye_unheard")
+        except (TimeoutError, LongshoreError) as error:
+            log.warning("goodbye_unheard", error=repr(error))
         await finish_commands()
         await asyncio.wait({ending}, timeout=_SHUTDOWN_SECONDS)
 
     async def _serve(self, client: Client) -> None:
-        doors = DeviceActivities(self._host, lambda: TaskLease(client, activity.info().task_token))
+        doors = DeviceActivities(self._host, lambda: _lease(client))
         interval = self._settings.command_interval
         worker = Worker(
             client,
@@ -162,6 +171,11 @@ class Agent:
             for task in (presence, serving):
                 task.cancel()
             await asyncio.gather(presence, serving, return_exceptions=True)
+
+
+def _lease(client: Client) -> TaskLease:
+    task = activity.info()
+    return TaskLease(client, task.task_token, heartbeat_timeout=task.heartbeat_timeout or _HEARTBEAT_TIMEOUT)
 
 
 def _handle(client: Client, token: bytes) -> Handle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from temporalio.client import AsyncActivityCancelledError
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,9 +29,13 @@ class FakeClient:
             raise answer
 
 
+def lease(client, *, patience=30.0):
+    return TaskLease(client, b"token", heartbeat_timeout=timedelta(seconds=patience))
+
+
 async def test_a_lease_holds_while_the_server_takes_heartbeats():
     """One call, and on."""
-    await TaskLease(FakeClient(None), b"token").confirm()
+    await lease(FakeClient(None)).confirm()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ async def test_a_lease_holds_while_the_server_takes_heartbeats():
 async def test_a_no_fences(answer):
     """An attempt that was given up, cancelled or paused must not act."""
     with pytest.raises(LongshoreError) as fenced:
-        await TaskLease(FakeClient(answer), b"token").confirm()
+        await lease(FakeClient(answer)).confirm()
     assert fenced.value.code == "FENCED"
 
 
@@ -49,5 +55,12 @@ async def test_silence_is_no_answer(monkeypatch):
     monkeypatch.setattr(agent, "_CONFIRM_PAUSE_SECONDS", 0)
     away = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
     client = FakeClient(away, away, None)
-    await TaskLease(client, b"token").confirm()
+    await lease(client).confirm()
     assert client.answers == []
+
+
+async def test_a_server_that_stays_away_fences():
+    """Past the heartbeat time-out the attempt has been given up, and others wait for what it holds."""
+    away = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+    with pytest.raises(LongshoreError, match="FENCED"):
+        await lease(FakeClient(away), patience=-1.0).confirm()
