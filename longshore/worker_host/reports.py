@@ -48,6 +48,7 @@ class Reporter:
         self._sequence = itertools.count(1)
         self.boot_id = secrets.token_hex(8)
         self._host = HostSampler()
+        self._status = DeviceStatus.HEALTHY
         self._goodbye: DeviceStatus | None = None
 
     def say(self, goodbye: DeviceStatus) -> None:
@@ -64,11 +65,12 @@ class Reporter:
             for record in self._journal.records()
             if _worth_telling(record)
         )
+        self._status = resources.status(self._worker.capacity, sum(m.memory_bytes for m in models), self._status)
         return DeviceReport(
             worker_id=self._worker.worker_id,
             boot_id=self.boot_id,
             sequence=next(self._sequence),
-            status=self._goodbye or resources.status(self._worker.capacity, sum(m.memory_bytes for m in models)),
+            status=self._goodbye or self._status,
             timestamp=self._clock(),
             capacity=admission.reserved(self._worker.capacity, self._bringing_up.reserved()),
             models=models,

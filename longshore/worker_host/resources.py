@@ -13,11 +13,17 @@ from longshore.schemas.workers import Capacity
 
 # PRD §6.4: "typically 80% of max_memory".
 DEGRADED_ABOVE = 0.8
+HEALTHY_BELOW = 0.75
 
 
-def status(capacity: Capacity, measured_memory: int) -> DeviceStatus:
-    """Judge by the bytes that the runners really use: above 80 % of the maximum the device is degraded (PRD §6.4)."""
-    degraded = measured_memory > DEGRADED_ABOVE * capacity.memory_bytes
+def status(capacity: Capacity, measured_memory: int, before: DeviceStatus) -> DeviceStatus:
+    """Judge by the bytes that the runners really use: above 80 % of the maximum the device is degraded (PRD §6.4).
+
+    Once `before` was degraded it takes less than 75 % to be healthy: each change is told at once, and memory that goes
+    up and down by some megabytes must not make a report of every look at it.
+    """
+    bound = HEALTHY_BELOW if before is DeviceStatus.DEGRADED else DEGRADED_ABOVE
+    degraded = measured_memory > bound * capacity.memory_bytes
     return DeviceStatus.DEGRADED if degraded else DeviceStatus.HEALTHY
 
 

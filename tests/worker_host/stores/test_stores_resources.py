@@ -9,6 +9,7 @@ from longshore.schemas.workers import Capacity
 from longshore.worker_host.resources import CpuWindow, HostSampler, status
 
 GIB = 1024**3
+CAPACITY = Capacity(max_models=1, max_memory="10Gi", max_cpu=1.0)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,15 @@ GIB = 1024**3
 )
 def test_a_device_is_degraded_above_four_fifths_of_its_memory(used, expected):
     """By what its runners really use."""
-    assert status(Capacity(max_models=1, max_memory="10Gi", max_cpu=1.0), used) is expected
+    assert status(CAPACITY, used, DeviceStatus.HEALTHY) is expected
+
+
+def test_memory_around_the_bound_does_not_flap():
+    """Each change is told to the broker: once degraded, a device is so until it has some room again."""
+    looks = [8 * GIB, 8 * GIB + 1, 8 * GIB, 8 * GIB + 1, 7.4 * GIB, 8 * GIB]
+    status_ = DeviceStatus.HEALTHY
+    seen = [status_ := status(CAPACITY, int(used), status_) for used in looks]
+    assert [str(one) for one in seen] == ["healthy", "degraded", "degraded", "degraded", "healthy", "healthy"]
 
 
 def test_averages_are_over_their_own_windows():
