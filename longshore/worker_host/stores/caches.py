@@ -131,13 +131,16 @@ def _is_kept(entry: Path, kept: set[Path]) -> bool:
 
 
 def _remove(entry: _Entry) -> bool:
-    """Take the entry out of sight with one rename, then remove it. False if it was asked for, or went, meanwhile."""
+    """Take the entry out of sight with one rename, then remove it. False if it stays, or went meanwhile."""
     aside = entry.path.parent / STAGING / secrets.token_hex(8)
     try:
         if entry.path.stat().st_mtime != entry.last_used:
             return False
         entry.path.rename(aside)
     except FileNotFoundError:
+        return False
+    except OSError as error:  # a sick disk or a strange owner: the others may still give what is needed
+        log.warning("cache_entry_stays", path=str(entry.path), error=str(error))
         return False
     if aside.is_dir():
         shutil.rmtree(aside, ignore_errors=True)

@@ -59,18 +59,7 @@ def find_uv() -> Path:
 
 async def discover() -> dict[str, Interpreter]:
     """Return the newest CPython of each minor version that starts, among PATH, uv's own and the one that runs us."""
-    env = processes.environment(prefixes=("UV_PYTHON_INSTALL",), UV_PYTHON_DOWNLOADS="never")
-    listed = await processes.run(
-        [find_uv(), "python", "list", "--no-config", "--output-format=json", "--no-python-downloads"],
-        cwd=Path("/"),
-        env=env,
-        timeout=START_TIMEOUT_SECONDS,
-    )
-    candidates = [sys.executable]
-    if listed.returncode == 0:
-        candidates += [entry["path"] for entry in json.loads(listed.stdout) if entry["path"]]
-    else:
-        log.warning("python_list_failed", error=listed.stderr[-500:])
+    candidates = [sys.executable, *await _listed()]
     started = await asyncio.gather(*(_start(Path(path)) for path in dict.fromkeys(candidates)))
 
     best: dict[str, Interpreter] = {}
@@ -79,6 +68,21 @@ async def discover() -> dict[str, Interpreter]:
         if known is None or interpreter.version > known.version:
             best[interpreter.minor] = interpreter
     return best
+
+
+async def _listed() -> list[str]:
+    """Return the interpreters that uv knows. Without an answer from it there is still the one that runs us."""
+    env = processes.environment(prefixes=("UV_PYTHON_INSTALL",), UV_PYTHON_DOWNLOADS="never")
+    argv: list[str | Path] = ["python", "list", "--no-config", "--output-format=json", "--no-python-downloads"]
+    try:
+        done = await processes.run([find_uv(), *argv], cwd=Path("/"), env=env, timeout=START_TIMEOUT_SECONDS)
+    except (LongshoreError, processes.ProcessTimeoutError) as error:
+        log.warning("python_list_failed", error=str(error))
+        return []
+    if done.returncode:
+        log.warning("python_list_failed", error=done.stderr[-500:])
+        return []
+    return [entry["path"] for entry in json.loads(done.stdout) if entry["path"]]
 
 
 async def _start(path: Path) -> Interpreter | None:

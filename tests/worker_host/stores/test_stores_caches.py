@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,19 @@ async def test_a_crash_half_way_leaves_whole_entries(cache, shelf, place, monkey
     assert any((cache / "environments" / ".staging").iterdir())
     Shelf(cache / "environments")
     assert not any((cache / "environments" / ".staging").iterdir())
+
+
+async def test_an_entry_that_cannot_be_removed_keeps_no_other(cache, shelf, place, monkeypatch):
+    """A sick disk under one entry ends neither the collection nor whoever has asked for it."""
+    for hours, key in enumerate(("young", "old", "stuck"), start=5):
+        place(shelf, key, hours=hours)
+    rename = Path.rename
+
+    def refuse_one(path, target):
+        if path.name == "stuck":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_one)
+    result = await collect(cache, set(), int(2.5 * MIB), now=NOW)
+    assert [path.name for path in result.removed] == ["old"]

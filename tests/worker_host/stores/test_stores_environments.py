@@ -12,7 +12,9 @@ from stores_servers import Fault
 
 from longshore.schemas.cards import Runtime
 from longshore.schemas.failures import LongshoreError
+from longshore.worker_host import processes
 from longshore.worker_host.breakers import Breaker
+from longshore.worker_host.stores import interpreters
 from longshore.worker_host.stores.environments import Environments
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -196,3 +198,16 @@ async def test_cancellation_leaves_neither_uv_nor_half_an_environment(
     assert children("uv") == []
     assert entries(tmp_path / "cache" / "environments") == []
     assert entries(tmp_path / "cache" / "locks") == []
+
+
+async def test_without_an_answer_of_uv_there_is_the_python_that_runs_us(monkeypatch):
+    """A device under load, on which uv takes too long or is not there, still starts and says what it has."""
+
+    async def too_slow(argv, **options):
+        if "list" in argv:
+            raise processes.ProcessTimeoutError("uv", 30.0, "")
+        return await run(argv, **options)
+
+    run = processes.run
+    monkeypatch.setattr(processes, "run", too_slow)
+    assert list(await interpreters.discover()) == [HERE]
