@@ -27,6 +27,8 @@ log = structlog.get_logger()
 REPORT_GRACE_SECONDS = 5.0
 REPORT_PAUSE_SECONDS = 0.2
 
+_ON_THE_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
+
 # A rejected commit changed nothing that runs: its error file is all that is news.
 _LEAVE_THE_STATE_ALONE = frozenset({CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN})
 
@@ -88,21 +90,25 @@ class RegistryRecorder:
 
 
 def has_been_reported(result: CommitResult, devices: Mapping[str, DeviceView]) -> bool:
-    """Tell whether every device has reported the end of each command that it carried out for this commit.
+    """Tell whether every device has reported the end of each command of this commit, carried out or failed.
 
     A command's result and the report of the same change are two messages; the report may be the later one.
     """
     return all(
-        _knows(devices.get(slot.worker_id), answer, slot)
-        for answer in result.answers
-        for slot in answer.results
-        if slot.failure is None
+        _knows(devices.get(slot.worker_id), answer, slot) for answer in result.answers for slot in answer.results
     )
 
 
 def _knows(device: DeviceView | None, answer: RolloutAnswer, slot: SlotResult) -> bool:
     reported = device.report.models if device is not None and device.report is not None else ()
     model = next((model for model in reported if model.deployment_id == answer.deployment_id), None)
+    if model is None:
+        # Gone, as it should be; or a device that the command has not reached.
+        return slot.action is Action.UNLOAD or slot.failure is not None
+    if model.generation > answer.generation:
+        return True
+    if slot.failure is not None:
+        return model.state not in _ON_THE_WAY
     if slot.action is Action.UNLOAD:
-        return model is None or model.state is ModelState.IDLE or model.generation > answer.generation
-    return model is not None and model.generation >= answer.generation and model.state is not ModelState.LOADING
+        return model.state is ModelState.IDLE
+    return model.generation == answer.generation and model.state not in _ON_THE_WAY

@@ -50,8 +50,8 @@ class ControlSettings(BaseModel):
         SecretStr | None, Field(description="The webhook secret before that, accepted while it is being replaced.")
     ] = None
 
-    poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch (PRD §5.2).")] = (
-        timedelta(seconds=30)
+    poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch.")] = timedelta(
+        seconds=30
     )
     first_report_grace: Annotated[
         timedelta, Field(description="How long a plan waits for devices that were never heard of.")

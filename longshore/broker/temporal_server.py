@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +25,10 @@ log = structlog.get_logger()
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
-# A server that dies at once (its port is taken) is not started in a busy loop.
+# The guardian of a broker that was killed stops its server within 10 s.
+PREDECESSOR_SECONDS = 12.0
+
+# A server that dies at once is not started in a busy loop.
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -41,6 +47,7 @@ class TemporalServer:
         self._port = port
         self._ui_port = ui_port
         self._process: asyncio.subprocess.Process | None = None
+        self._lock: int | None = None
 
     @property
     def address(self) -> str:
@@ -55,8 +62,22 @@ class TemporalServer:
         return self._directory / "temporal.log"
 
     async def start(self) -> None:
-        """Start it and return when it answers. Raises LongshoreError TEMPORAL_UNAVAILABLE."""
+        """Start it and return when it answers.
+
+        Raises LongshoreError STATE_DIR_IN_USE, PORT_CONFLICT or TEMPORAL_UNAVAILABLE. The first two come before
+        anything is started: whoever listens there would be taken for our server, and a broker would work for it.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = await self._sole_user()
+        try:
+            for port in (self._port, self._ui_port):
+                _require_free(port)
+            await self._spawn_first()
+        except BaseException:
+            self._unlock()
+            raise
+
+    async def _spawn_first(self) -> None:
         await self._spawn()
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -81,6 +102,7 @@ class TemporalServer:
 
     async def stop(self) -> None:
         process, self._process = self._process, None
+        self._unlock()
         if process is None or process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -109,8 +131,35 @@ class TemporalServer:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", guardian.__file__, binary, *arguments,
                 stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+                pass_fds=[] if self._lock is None else [self._lock],
             )  # fmt: skip
         log.info("temporal_server_started", address=self.address, ui=self.ui)
+
+    async def _sole_user(self) -> int:
+        """Return a lock on the folder, which the guardian inherits: two servers would share one database file."""
+        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = asyncio.get_running_loop().time() + PREDECESSOR_SECONDS
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise LongshoreError(
+                            "STATE_DIR_IN_USE", f"another `longshore up` uses {self._directory.parent}"
+                        ) from None
+                    await asyncio.sleep(0.1)
+                else:
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _unlock(self) -> None:
+        """Leave the lock to the guardian, with which it ends."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def _until_it_answers(self) -> None:
         while True:
@@ -127,3 +176,11 @@ class TemporalServer:
     def _failure(self, what: str) -> LongshoreError:
         lines = self.log_file.read_text(errors="replace").splitlines()[-20:] if self.log_file.exists() else []
         return LongshoreError("TEMPORAL_UNAVAILABLE", f"the embedded Temporal server {what}", details="\n".join(lines))
+
+
+def _require_free(port: int) -> None:
+    """Raise LongshoreError PORT_CONFLICT where somebody listens on that port of loopback."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise LongshoreError("PORT_CONFLICT", f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error

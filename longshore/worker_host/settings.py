@@ -41,8 +41,8 @@ class WorkerHostSettings(BaseModel):
     log_level: Annotated[str, Field(description="Least level of the log lines: DEBUG, INFO, WARN, ERROR.")] = "INFO"
 
     concurrency: Annotated[_Count, Field(description="Loads and reloads carried out at once.")] = 2
-    backoff_base: Annotated[timedelta, Field(description="Pause after a command's first failure (PRD §8.2).")] = (
-        timedelta(seconds=30)
+    backoff_base: Annotated[timedelta, Field(description="Pause after a command's first failure.")] = timedelta(
+        seconds=30
     )
     backoff_factor: Annotated[
         float, Field(ge=1, description="What the pause is multiplied by after each further failure.")
@@ -65,8 +65,8 @@ class WorkerHostSettings(BaseModel):
     start_timeout: Annotated[timedelta, Field(description="How long a model may take to start.")] = timedelta(
         minutes=10
     )
-    drain_timeout: Annotated[timedelta, Field(description="How long running requests may finish (PRD §6.2).")] = (
-        timedelta(seconds=60)
+    drain_timeout: Annotated[timedelta, Field(description="How long running requests may finish.")] = timedelta(
+        seconds=60
     )
     ack_timeout: Annotated[timedelta, Field(description="How long Envoy may take to accept a configuration.")] = (
         timedelta(seconds=15)

@@ -142,12 +142,32 @@ async def test_a_rejection_leaves_the_state_alone(setting: Setting) -> None:
         (Action.LOAD, view(), True),
         (Action.LOAD, view(ModelState.LOADING), False),
         (Action.LOAD, view(generation=0), False),
+        (Action.LOAD, view(ModelState.LOADING, generation=2), True),
         (Action.LOAD, None, False),
+        (Action.RELOAD, view(ModelState.RELOADING), False),
         (Action.UNLOAD, view(ModelState.IDLE), True),
         (Action.UNLOAD, view(ModelState.UNLOADING), False),
+        (Action.UNLOAD, None, True),
     ],
 )
 def test_the_report_is_awaited(action: Action, device: DeviceView | None, known: bool) -> None:  # noqa: FBT001 (a table)
     """A state that is written before the device has reported would show the model as loading for ever."""
     devices = {} if device is None else {"worker-a": device}
     assert has_been_reported(result("a" * 40, action=action), devices) is known
+
+
+@pytest.mark.parametrize(
+    ("device", "known"),
+    [
+        (view(ModelState.RELOADING), False),
+        (view(), True),
+        (view(generation=0), True),
+        (view(ModelState.FAILED), True),
+        (None, True),
+    ],
+)
+def test_the_report_of_a_failure_is_awaited(device: DeviceView | None, known: bool) -> None:  # noqa: FBT001 (a table)
+    """After a RELOAD that failed git says that the old version serves, not that the new one is on its way."""
+    devices = {} if device is None else {"worker-a": device}
+    failed = result("a" * 40, Failure(code="CHECKSUM_MISMATCH", message="bad"), Action.RELOAD)
+    assert has_been_reported(failed, devices) is known

@@ -16,7 +16,7 @@ import pytest
 from temporalio.client import Client
 from workflow_world import eventually, program
 
-from longshore.broker import guardian
+from longshore.broker import guardian, temporal_server
 from longshore.broker.temporal_server import TemporalServer
 from longshore.schemas.failures import LongshoreError
 
@@ -84,14 +84,27 @@ async def test_our_search_attributes_are_there(server: TemporalServer) -> None:
 
 
 async def test_a_taken_port_is_said(directory: Path) -> None:
-    """The failure has our code and the server's own words, and nothing is left running."""
+    """Nothing is started: a broker beside it would work for whoever listens there."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = TemporalServer(directory, port=taken.getsockname()[1], ui_port=free_port())
+        port = taken.getsockname()[1]
+        server = TemporalServer(directory, port=port, ui_port=free_port())
         with pytest.raises(LongshoreError) as refused:
             await server.start()
-    assert refused.value.code == "TEMPORAL_UNAVAILABLE"
-    assert refused.value.failure.details
+    assert refused.value.code == "PORT_CONFLICT"
+    assert str(port) in refused.value.failure.message
     assert processes(directory) == []
+
+
+async def test_one_folder_has_one_server(
+    server: TemporalServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second `longshore up` on the same state folder is refused: two servers would share one database file."""
+    monkeypatch.setattr(temporal_server, "PREDECESSOR_SECONDS", 0.0)
+    second = TemporalServer(directory, port=free_port(), ui_port=free_port())
+    with pytest.raises(LongshoreError) as refused:
+        await second.start()
+    assert refused.value.code == "STATE_DIR_IN_USE"
+    await (await Client.connect(server.address)).service_client.check_health()
 
 
 async def test_it_dies_with_its_caller(directory: Path) -> None:

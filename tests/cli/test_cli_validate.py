@@ -172,7 +172,7 @@ errors
 models/staging/hello.yaml
   error MANIFEST_INVALID (line 1)
     enabled is missing
-    → Mend the manifest: PRD §3.2 lists the fields.
+    → Mend the manifest: docs/registry.md lists the fields.
   error REF_UNPINNED (line 5, model_card_ref.ref)
     'main' is neither a tag vX.Y.Z nor a commit id of 7 to 40 hexadecimal digits
     → Pin a tag vX.Y.Z or a commit id; branches are not accepted.
