@@ -55,7 +55,9 @@ class RegistryCommitWorkflow:
         validation = self._validation = await self._validate(commit)
         if not validation.accepted:
             errors = len(validation.issues) + validation.truncated
-            return self._result(CommitOutcome.REJECTED, f"rejected: {errors} findings, nothing that runs has changed")
+            return self._result(
+                CommitOutcome.REJECTED, f"rejected: {stories.count(errors, 'finding')}, nothing that runs has changed"
+            )
         self._tell("Asking the fleet for a plan")
         await self._start_devices(validation.workers)
         answer = await self._ask_fleet(validation.workers)
@@ -89,7 +91,7 @@ class RegistryCommitWorkflow:
             schedule_to_close_timeout=conventions.BROKER_PATIENCE,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
-            summary=f"{len(workers)} devices: {', '.join(workers)}"[:200],
+            summary=f"{stories.count(len(workers), 'device')}: {', '.join(workers)}"[:200],
         )
 
     async def _ask_fleet(self, workers: tuple[str, ...]) -> PlanAnswer:

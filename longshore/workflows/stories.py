@@ -15,17 +15,25 @@ from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTar
 LINES_SHOWN = 100
 LONGEST_CELL = 300
 
+# The Web UI draws tables without any space between their cells, and markdown strips ordinary ones.
+_GAP = "\u2003"
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [f"| {' | '.join(map(_cell, row))} |" for row in rows]
     if not lines:
         return "_none_"
     rule = "|".join(" --- " for _ in header)
-    return "\n".join([f"| {' | '.join(header)} |", f"|{rule}|", *_shown(lines)])
+    return "\n".join([f"| {' | '.join(map(_cell, header))} |", f"|{rule}|", *_shown(lines)])
 
 
 def bullets(lines: Iterable[str]) -> str:
     return "\n".join(_shown([f"- {line}" for line in lines])) or "_none_"
+
+
+def count(number: int, what: str) -> str:
+    """Return `1 device`, `2 devices`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def short(sha: str | None) -> str:
@@ -40,7 +48,7 @@ def command_summary(plan: DeploymentPlan, command: PlannedCommand) -> str:
 
 def plan_words(plan: Plan) -> str:
     """Return the plan in its own words, or that there is nothing to do."""
-    changes = [f"{change.type}: {change.reason}" for deployment in plan.deployments for change in deployment.changes]
+    changes = [f"{d.deployment_id} {change.type}: {change.reason}" for d in plan.deployments for change in d.changes]
     return "; ".join(changes) or "everything already is as this commit wants it"
 
 
@@ -69,7 +77,9 @@ def commit_story(
 def fleet_story(
     applied: str | None, generation: int, devices: Mapping[str, DeviceRecord], slots: Iterable[Slot], waiting: int
 ) -> str:
-    applied_row = f"Applied commit `{short(applied)}`, generation {generation}, {waiting} plan requests waiting."
+    applied_row = (
+        f"Applied commit `{short(applied)}`, generation {generation}, {count(waiting, 'plan request')} waiting."
+    )
     device_rows = [(d.worker_id, d.health, d.status or "never heard", len(d.slots)) for _, d in sorted(devices.items())]
     slot_rows = [(s.deployment_id, s.worker_id, s.version, s.state, s.generation, s.code or "") for s in slots]
     return "\n\n".join(
@@ -116,7 +126,7 @@ def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
     if answer.outcome is RolloutOutcome.INCOMPLETE:
         why = "; ".join(f"{r.worker_id}: {', '.join(r.reasons)}" for r in plan.rejections[:3])
         return f"{plan.unplaced} of {plan.replicas} replicas found no device ({why})"
-    return f"{len(answer.results)} commands done" if answer.results else "nothing to do"
+    return f"{count(len(answer.results), 'command')} done" if answer.results else "nothing to do"
 
 
 def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> str:
@@ -125,17 +135,18 @@ def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> 
         return f"{outcome}: nothing had to change"
     counts = {kind: sum(answer.outcome is kind for answer in answers) for kind in RolloutOutcome}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return f"{outcome}: {len(answers)} deployments ({told})"
+    return f"{outcome}: {count(len(answers), 'deployment')} ({told})"
 
 
 def _plan_details(plan: Plan) -> str:
     lines = []
     for deployment in plan.deployments:
-        lines += [f"**{deployment.deployment_id}** {change.type}: {change.reason}" for change in deployment.changes]
-        lines += [command_summary(deployment, command) for command in deployment.commands]
+        changes = "; ".join(f"{change.type}: {change.reason}" for change in deployment.changes)
+        lines.append(f"\n**{deployment.deployment_id}** {changes}\n")
+        lines += [f"- {command_summary(deployment, command)}" for command in deployment.commands]
         if deployment.unplaced:
-            lines.append(f"{deployment.unplaced} of {deployment.replicas} replicas found no device")
-    return bullets(lines) if lines else "Everything already is as this commit wants it."
+            lines.append(f"- {deployment.unplaced} of {deployment.replicas} replicas found no device")
+    return "\n".join(_shown(lines)).strip() or "Everything already is as this commit wants it."
 
 
 def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:
@@ -143,7 +154,7 @@ def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")[:LONGEST_CELL]
+    return str(value).replace("|", "\\|").replace("\n", " ")[:LONGEST_CELL] + _GAP
 
 
 def _shown(lines: list[str]) -> list[str]:
