@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import structlog
 from starlette.applications import Starlette
@@ -23,6 +25,9 @@ log = structlog.get_logger()
 # GitHub caps its payloads at 25 MB and sends far less for a push; what is larger is found by the poll.
 MAX_BODY = 1024 * 1024
 
+# Every git host gives up on a delivery after 10 s, so nobody waits for the answer to a slower one.
+BODY_SECONDS = 10.0
+
 # The push events by the header that names them; any other event is none of our business.
 _PUSHES = {
     "x-github-event": {"push"},
@@ -35,18 +40,21 @@ _STATUS = {
     "WEBHOOK_UNSIGNED": 401,
     "WEBHOOK_BAD_SIGNATURE": 401,
     "WEBHOOK_TOO_LARGE": 413,
+    "WEBHOOK_TOO_SLOW": 408,
     "WEBHOOK_BAD_JSON": 400,
 }
 
 
-def webhook_app(branch: str, secrets: tuple[bytes, ...], look_now: Callable[[], None]) -> Starlette:
+def webhook_app(
+    branch: str, secrets: tuple[bytes, ...], look_now: Callable[[], None], *, body_seconds: float = BODY_SECONDS
+) -> Starlette:
     """Return the HTTP application. `look_now` must return at once: the git host waits for our answer."""
 
     async def push(request: Request) -> Response:
         try:
-            body = await _body(request)
+            body = await _body(request, body_seconds)
             scheme = authenticate(request.headers, body, secrets)
-            document = _document(body)
+            document = _document(body, request.headers.get("content-type", ""))
         except LongshoreError as error:
             log.warning("webhook_refused", code=error.code, error=error.failure.message)
             return _problem(error)
@@ -64,22 +72,32 @@ def webhook_app(branch: str, secrets: tuple[bytes, ...], look_now: Callable[[], 
     return Starlette(routes=[Route("/webhooks/git", push, methods=["POST"]), Route("/healthz", health)])
 
 
-async def _body(request: Request) -> bytes:
-    """Return the raw body, without reading more than the limit of it. Raises LongshoreError WEBHOOK_TOO_LARGE."""
+async def _body(request: Request, seconds: float) -> bytes:
+    """Return the raw body, reading no more and waiting no longer than the limits.
+
+    Raises LongshoreError WEBHOOK_TOO_LARGE, WEBHOOK_TOO_SLOW.
+    """
     too_large = LongshoreError("WEBHOOK_TOO_LARGE", f"a delivery has at most {MAX_BODY:,} bytes")
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or int(announced) > MAX_BODY:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise too_large
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise too_large
+    except TimeoutError as error:
+        raise LongshoreError("WEBHOOK_TOO_SLOW", f"the body did not arrive within {seconds:g} s") from error
     return bytes(body)
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _document(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return the payload. GitHub sends it as a form unless the hook's content type is changed to JSON."""
     try:
+        if content_type.startswith("application/x-www-form-urlencoded"):
+            body = "".join(parse_qs(body.decode(), max_num_fields=10).get("payload", ())).encode()
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise LongshoreError("WEBHOOK_BAD_JSON", "the body is not JSON") from error

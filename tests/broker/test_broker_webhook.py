@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from starlette.testclient import TestClient
@@ -178,6 +180,39 @@ def test_a_large_body_is_refused(door: Door, way: str) -> None:
     content = body if way == "announced" else iter([body[:MAX_BODY], body[MAX_BODY:]])
     answer = door.client.post("/webhooks/git", content=content, headers={"x-gitlab-token": SECRET.decode()})
     assert (answer.status_code, answer.json()["code"]) == (413, "WEBHOOK_TOO_LARGE")
+
+
+async def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    """408 after a while: a sender who says nothing more holds no connection for ever (FAULTS 11)."""
+    arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    arriving.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/webhooks/git", "query_string": b"", "headers": []}
+    async with asyncio.timeout(20):
+        await webhook_app("main", (SECRET,), lambda: None, body_seconds=0.05)(scope, arriving.get, send)
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["code"] == "WEBHOOK_TOO_SLOW"
+
+
+@pytest.mark.parametrize(("event", "hints"), [("push", 1), ("ping", 0)])
+def test_github_may_send_its_payload_as_a_form(door: Door, event: str, hints: int) -> None:
+    """That is the default content type of a GitHub webhook; the signature covers the form as it was sent."""
+    body = urlencode({"payload": json.dumps(GITHUB)}).encode()
+    headers = {"x-github-event": event, "x-hub-signature-256": f"sha256={digest(body)}"}
+    answer = door.post(body, content_type="application/x-www-form-urlencoded", **headers)
+    assert (answer.status_code, door.hints) == (202, hints)
+
+
+def test_a_form_without_a_payload_is_refused(door: Door) -> None:
+    """400, like any other body that holds no JSON."""
+    body = b"other=1"
+    headers = {"x-github-event": "push", "x-hub-signature-256": f"sha256={digest(body)}"}
+    answer = door.post(body, content_type="application/x-www-form-urlencoded", **headers)
+    assert (answer.status_code, answer.json()["code"], door.hints) == (400, "WEBHOOK_BAD_JSON", 0)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"[" * 100_000, b"\xff\xfe"])
