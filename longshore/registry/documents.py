@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from longshore.registry.git_process import shown
 from longshore.registry.yaml import Place, YamlDocument, describe, parse
 from longshore.schemas.base import Document
 from longshore.schemas.documents import DocumentKind, schema, validator
@@ -27,6 +29,16 @@ _PINNED: dict[DocumentKind, Place] = {
     DocumentKind.MANIFEST: ("model_card_ref", "ref"),
     DocumentKind.MODEL_CARD: ("code", "ref"),
 }
+
+# Fields that become part of a command, and so of a history that keeps them for months (DESIGN §4).
+_URLS: dict[DocumentKind, tuple[tuple[str, str], ...]] = {
+    DocumentKind.MANIFEST: (("model_card_ref", "repository"),),
+    DocumentKind.MODEL_CARD: (("code", "repository"), ("artifacts", "model_path"), ("artifacts", "config_path")),
+    DocumentKind.WORKER_CONFIG: (),
+}
+
+# `https://token@…` and `ssh://user:password@…`; the user of `ssh://git@…` is no secret.
+_CREDENTIALS = re.compile(r"https?://[^/]*@|[a-z][a-z0-9+.-]*://[^/]*:[^/]*@")
 
 # An issue is a line for a person, and hundreds of them travel in one Temporal payload.
 _LONGEST_MESSAGE = 400
@@ -80,6 +92,7 @@ def read_document(kind: DocumentKind, data: bytes) -> ReadDocument:
     if yaml.complete:
         faulty = {fault.place for fault in yaml.faults if fault.place}
         findings += [finding for finding in _schema_findings(kind, yaml) if finding.place not in faulty]
+        findings += _credential_findings(kind, yaml)
     model = None if findings else kind.model.model_validate_json(json.dumps(yaml.value))
     return ReadDocument(yaml, model, tuple(findings))
 
@@ -102,6 +115,15 @@ def _schema_findings(kind: DocumentKind, yaml: YamlDocument) -> Iterator[Finding
             yield Finding(code, _reason(code, error), base, yaml.line_of(base))
 
 
+def _credential_findings(kind: DocumentKind, yaml: YamlDocument) -> Iterator[Finding]:
+    for block, name in _URLS[kind]:
+        fields = yaml.value.get(block) if isinstance(yaml.value, dict) else None
+        url = fields.get(name) if isinstance(fields, dict) else None
+        if isinstance(url, str) and _CREDENTIALS.match(url):
+            message = f"{shown(url)} is given with credentials, which everyone who reads git would have"
+            yield Finding("CREDENTIALS_IN_URL", message, (block, name), yaml.line_of((block, name)))
+
+
 def _unknown(kind: DocumentKind, base: Place, name: str) -> str:
     node: dict[str, Any] = schema(kind)
     for key in base:
@@ -117,4 +139,5 @@ def _reason(code: str, error: jsonschema_rs.ValidationError) -> str:
         reason = f"{error.instance!r} is none of {', '.join(map(str, error.kind.options))}"
     else:
         reason = error.message
+    reason = shown(reason)
     return reason if len(reason) <= _LONGEST_MESSAGE else f"{reason[:_LONGEST_MESSAGE]}…"

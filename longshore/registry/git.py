@@ -89,8 +89,13 @@ class Git:
         _remember(self._present, {(url, sha): True})
 
     async def is_ancestor(self, url: str, older: str, newer: str) -> bool:
-        """Tell whether `newer` descends from `older`, or is it; a commit that has vanished is nobody's ancestor."""
-        await self.require(url, newer)
+        """Tell whether `newer` descends from `older`, or is it; a commit that has vanished is neither."""
+        try:
+            await self.require(url, newer)
+        except LongshoreError as error:
+            if error.code == "REF_NOT_FOUND":  # taken away by a forced push: nothing that is there leads to it
+                return False
+            raise
         async with self._reading(url) as repository:
             return await repository.is_ancestor(older, newer)
 

@@ -116,9 +116,9 @@ async def run_git(
     return ended
 
 
-def shown(url: str) -> str:
-    """Return `url` as it may appear in messages: without the user and the token that some people put in it."""
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", r"\1", url)
+def shown(text: str) -> str:
+    """Return a URL, or a text with URLs, as it may appear: without the user and the token that people put in them."""
+    return re.sub(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", r"\1", text)
 
 
 _NOT_FOUND = re.compile(
@@ -140,7 +140,7 @@ def damaged(stderr: str) -> bool:
 
 def remote_failure(url: str, stderr: str) -> LongshoreError:
     """Return what a failed fetch or push from `url` means. What is not known to be permanent is worth another try."""
-    stderr = stderr.replace(url, shown(url))
+    stderr = shown(stderr)
     lines = [line for line in stderr.splitlines() if line.startswith(("fatal:", "error:", "remote:", "ssh:"))]
     reason = (lines or [stderr.strip() or "git gave no reason"])[0].removeprefix("fatal: ")
     if _NOT_FOUND.search(stderr):

@@ -132,6 +132,17 @@ async def test_a_registry_of_bookkeeping_only_has_its_head(git, remote):
     assert await git.effective_head(remote.url, head) == head
 
 
+async def test_a_broker_with_an_empty_cache_sees_that_history_was_rewritten(git, remote):
+    """The commit that runs may be on no host any more: nothing descends from it, and it from nothing."""
+    applied = remote.commit({"a": "1"})
+    remote.git("commit", "-q", "--amend", "-m", "rewritten")
+    remote.push("--force")
+    remote.in_bare("gc", "-q", "--prune=now")
+    forced = await git.fetch_branch(remote.url, "main")
+    assert not await git.is_ancestor(remote.url, forced, applied)
+    assert not await git.is_ancestor(remote.url, applied, forced)
+
+
 async def test_ancestry_tells_forward_from_rewritten(git, remote):
     """A commit is its own ancestor; one that the rewritten branch dropped, or that nobody knows, is none."""
     first = remote.commit({"a": "1"})
@@ -307,5 +318,6 @@ def test_no_message_shows_a_token_of_a_url():
     """People put tokens in URLs; messages and files do not repeat them."""
     url = "https://user:s3cret@git.acme.com/x.git"
     assert shown(url) == "https://git.acme.com/x.git"
+    assert shown("https://user:p@ss@git.acme.com/x.git") == "https://git.acme.com/x.git"
     failure = remote_failure(url, f"fatal: unable to access '{url}/': Could not resolve host").failure
     assert "s3cret" not in failure.model_dump_json()

@@ -53,6 +53,16 @@ async def test_the_digest_is_of_what_runs(git, valid):
     assert (await judged(git, other)).snapshot.specs["sentiment"].digest != first
 
 
+@pytest.mark.parametrize(
+    "url", ["https://user:s3cret@127.0.0.1:9/m.git", "https://s3cret@127.0.0.1:9/m.git", "ssh://u:s3cret@127.0.0.1/m"]
+)
+async def test_credentials_in_a_url_are_refused_and_not_repeated(git, valid, model, url):
+    """What a commit says ends in Temporal's histories, so a token in it is refused, and no message has it."""
+    verdict = await judged(git, changed(valid, SENTIMENT, model.url, url))
+    assert "CREDENTIALS_IN_URL" in {issue.code for issue in verdict.issues}
+    assert "s3cret" not in repr(verdict.issues)
+
+
 @pytest.mark.parametrize("folder", ["models/production", "models/staging", "transactions", "workers", "errors"])
 async def test_step_1_every_folder_is_mandatory(git, valid, folder):
     """A missing folder is named."""
