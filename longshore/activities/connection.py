@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfigProfile
@@ -19,5 +21,11 @@ async def connect(settings: TemporalSettings) -> Client:
     try:
         return await Client.connect(**options, data_converter=pydantic_data_converter)
     except (RuntimeError, RPCError, OSError) as error:  # RuntimeError is how the SDK says "connection refused"
-        reason = str(error).split("\n", maxsplit=1)[0]
+        reason = _reason(str(error))
         raise LongshoreError("TEMPORAL_UNAVAILABLE", f"No Temporal server at {address}: {reason}") from error
+
+
+def _reason(text: str) -> str:
+    """Return what an operator can use of the SDK's words, which quote the whole chain of Rust's errors."""
+    causes = re.findall(r'(?:message|error): "([^"]+)"', text)
+    return causes[-1] if causes else text.split("\n", maxsplit=1)[0]

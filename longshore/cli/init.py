@@ -81,7 +81,11 @@ def _write(kind: str, folder: Path, values: dict[str, str], patterns: dict[str, 
     if folder.exists() and (not folder.is_dir() or any(entry.name != ".git" for entry in folder.iterdir())):
         typer.echo(f"error: {folder} is there already and not empty: nothing was written", err=True)
         raise typer.Exit(exits.USAGE)
-    _copy(_template(kind), folder, values)
+    try:
+        _copy(_template(kind), folder, values)
+    except OSError as error:
+        typer.echo(f"error: cannot write {error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(exits.FAILED) from error
 
 
 def _copy(source: Traversable, target: Path, values: dict[str, str]) -> None:

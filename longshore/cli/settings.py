@@ -161,7 +161,9 @@ def _from_file(model: type[BaseModel], file: Path | None, verb: str) -> dict[str
         return {}
     try:
         document = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError([f"{file}: {error.strerror}"]) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError([f"{file}: {error}"]) from error
     own = document.get(verb, {})
     shared = {name: value for name, value in document.items() if name not in VERBS}

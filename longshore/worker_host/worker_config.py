@@ -21,5 +21,7 @@ def read(path: Path) -> WorkerConfig:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise LongshoreError("WORKER_CONFIG_INVALID", f"{path}: {faults}") from error
-    except (OSError, UnicodeDecodeError, YAMLError, TypeError) as error:
+    except OSError as error:
+        raise LongshoreError("WORKER_CONFIG_INVALID", f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, YAMLError, TypeError) as error:
         raise LongshoreError("WORKER_CONFIG_INVALID", f"{path}: {error}") from error

@@ -138,3 +138,12 @@ def test_the_tests_of_a_model_skeleton_pass(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path / "hello", check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
+    """One line with the path and the system's reason, no traceback."""
+    (tmp_path / "file").touch()
+    assert run(["init", "model", str(tmp_path / "file" / "model")]) == exits.FAILED
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: cannot write {tmp_path / 'file' / 'model'}: Not a directory"
+    ]

@@ -163,7 +163,7 @@ def rejected():
         sha="1234567890",
         started=NOW - timedelta(minutes=2),
         outcome=CommitOutcome.REJECTED,
-        summary="rejected: 1 findings, nothing that runs has changed",
+        summary="rejected: 1 finding, nothing that runs has changed",
         issues=(
             Issue(
                 code="REF_NOT_FOUND", file="models/production/m.yaml", place="model_card_ref.ref", message="no v9.9.9"
@@ -183,7 +183,7 @@ def test_the_table_tells_all():
     text = out.getvalue()
     for expected in (
         "registry registry, applied commit abcdef0, generation 3",
-        "1234567 2m ago: rejected rejected: 1 findings",
+        "1234567 2m ago: rejected: 1 finding",
         "models/production/m.yaml (model_card_ref.ref): REF_NOT_FOUND: no v9.9.9",
         "Push the tag",
         "RUNNER_OOM on worker-a: killed at [bold]4Gi[/nonsense]",
@@ -196,6 +196,19 @@ def test_the_table_tells_all():
         "0/2",
     ):
         assert expected in text
+
+
+def test_nothing_is_cut_off_in_80_columns():
+    """Ids and addresses can be copied from a small terminal or a pipe, and a problem has lines of its own."""
+    error = Failure(code="CHECKSUM_MISMATCH", message="s3://models/m/1.1.0/model.bin has sha256 " + "0" * 64)
+    model = ModelReport(deployment_id="m", state=ModelState.READY, generation=3, error=error)
+    ledger = fleet(slot("m", "worker-a", code="CHECKSUM_MISMATCH"), goals={"m": Goal(version="1.1.0", replicas=1)})
+    out = io.StringIO()
+    show(status_of(ledger, {"worker-a": view("worker-a", model)}, ()), Console(file=out, width=80), NOW)
+    text = out.getvalue()
+    assert "…" not in text
+    assert "127.0.0.1:8080" in text
+    assert f"m: CHECKSUM_MISMATCH on worker-a: {error.message}\n  → Upload the artifact again" in text
 
 
 def test_json_has_the_same_facts():

@@ -37,7 +37,8 @@ async def perform(state: Path, report: Report, *, stay: bool) -> None:
         report.ok = False
         report.error = str(error) or type(error).__name__
         screen.bad(report.error)
-        screen.plain(f"Logs are in {state / 'logs'}.")
+        if (state / "logs").is_dir():
+            screen.plain(f"Logs are in {state / 'logs'}.")
 
 
 async def _play(stage: Stage) -> None:

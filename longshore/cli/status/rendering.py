@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -11,11 +12,12 @@ from rich.table import Table
 from longshore.cli.durations import format_duration
 from longshore.cli.status.facts import CommitStatus, DeploymentState, DeploymentStatus, Status, WorkerStatus
 from longshore.schemas.commits import CommitOutcome
-from longshore.schemas.devices import Health
+from longshore.schemas.devices import DeviceCapacity, Health
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.quantities import format_memory
 
 _SHORT_SHA = 7
+_WHOLE = {"deployment", "worker", "data plane"}  # what is copied is never broken into lines
 
 _COLOURS: dict[str, str] = {
     Health.HEALTHY: "green",
@@ -39,13 +41,17 @@ def show(status: Status, console: Console | None = None, now: datetime | None = 
     applied = status.applied_sha[:_SHORT_SHA] if status.applied_sha else "none yet"
     console.print(f"registry {status.registry}, applied commit {applied}, generation {status.generation}")
     for commit in status.commits:
-        console.print(_commit(commit, now))
+        console.print(_commit(commit, now), soft_wrap=True)
     console.print(_deployments(status.deployments), _workers(status.workers, now))
+    for one in status.deployments:
+        for note in _notes(one):
+            console.print(f"{escape(one.deployment_id)}: {escape(note)}", soft_wrap=True)
 
 
 def _commit(commit: CommitStatus, now: datetime) -> str:
-    outcome = _coloured(commit.outcome or "…")
-    lines = [f"  {commit.sha[:_SHORT_SHA]} {_ago(commit.started, now)} ago: {outcome} {escape(commit.summary)}"]
+    outcome = commit.outcome or "…"
+    said = escape(commit.summary.removeprefix(f"{outcome}: "))  # a summary may stand alone, and then begins with it
+    lines = [f"  {commit.sha[:_SHORT_SHA]} {_ago(commit.started, now)} ago: {_coloured(outcome)}: {said}".rstrip(": ")]
     lines += [f"    {escape(str(issue))}\n      {escape(issue.remedy)}" for issue in commit.issues]
     if commit.issues_left_out:
         lines.append(f"    and {commit.issues_left_out} more: see errors/ in the registry")
@@ -53,31 +59,37 @@ def _commit(commit: CommitStatus, now: datetime) -> str:
 
 
 def _deployments(deployments: tuple[DeploymentStatus, ...]) -> Table:
-    table = Table("deployment", "desired", "running", "ready", "state", "what is to be known", title="Deployments")
+    table = _table("deployment", "desired", "running", "ready", "state")
     for one in deployments:
         running = ", ".join(f"{version} ×{count}" for version, count in one.running_versions.items())  # noqa: RUF001 (times)
         table.add_row(
-            one.deployment_id,
+            escape(one.deployment_id),
             one.desired_version or "–",  # noqa: RUF001 (a dash for nothing)
             running or "–",  # noqa: RUF001
             f"{one.replicas_ready}/{one.replicas_wanted}",
             _coloured(one.state),
-            escape("\n".join(_notes(one))),
         )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Return a table that fits into 80 columns and cuts nothing off: what stands in it is pasted elsewhere."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     return table
 
 
 def _notes(one: DeploymentStatus) -> list[str]:
     notes = list(one.under_way)
-    for problem in one.problems:
-        notes += [f"{problem.code} on {problem.worker_id}: {problem.message}", f"  {problem.remedy}"]
+    notes += [f"{p.code} on {p.worker_id}: {p.message}\n  → {p.remedy}" for p in one.problems]
     if one.unplaced:
         notes += [f"no device for {one.unplaced} of {one.replicas_wanted} replicas", *one.why_unplaced]
     return notes
 
 
 def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
-    table = Table("worker", "health", "heard", "memory", "CPU", "GPU", "models", "data plane", title="Workers")
+    table = _table("worker", "health", "heard", "memory", "CPU", "GPU", "models", "data plane")
     for one in workers:
         room = one.capacity
         serving = sum(model.state in (ModelState.READY, ModelState.RELOADING) for model in one.models)
@@ -88,10 +100,15 @@ def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
             f"{format_memory(room.used_memory)}/{format_memory(room.max_memory)}" if room else "",
             f"{room.used_cpu:g}/{room.max_cpu:g}" if room else "",
             f"{room.used_gpu}/{room.max_gpu}" if room else "",
-            f"{serving} serving, {room.loaded_models}/{room.max_models}" if room else "",
+            _models(serving, room) if room else "",
             one.data_address,
         )
     return table
+
+
+def _models(serving: int, room: DeviceCapacity) -> str:
+    count = f"{room.loaded_models}/{room.max_models}"
+    return count if serving == room.loaded_models else f"{count}, {serving} serving"
 
 
 def _coloured(word: str) -> str:
