@@ -32,6 +32,7 @@ from longshore.worker_host.state_dir import StateDir
 from longshore.workflows import conventions
 
 RUNNER_STARTS = 5
+ASK_AGAIN = 0.02  # seconds; asking takes the CPU that the system under test needs
 WORKERS = ("worker-a", "worker-b", "worker-c")
 
 
@@ -121,7 +122,7 @@ async def answers_with(system: System, version: str) -> None:
                 answer = await client.post("/infer/ten", json={"x": 1})
                 if answer.status_code == httpx2.codes.OK and answer.headers["x-model-version"] == version:
                     return
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(ASK_AGAIN)
 
     await asyncio.gather(*(one(worker_id) for worker_id in WORKERS))
 
