@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from longshore.planning.diff import IN_FLIGHT, Standing, changes, disabling, stand
+from longshore.planning.diff import IN_FLIGHT, Standing, changes, disabling, no_longer_awaited, stand
 from longshore.planning.placement import Fleet, place, rejection, shortage, unsupported
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
@@ -46,12 +46,16 @@ class _Draft:
         """Return the plan, or None where there is nothing that is not already under way.
 
         A new generation supersedes the rollout of the one before, with all that it has under way. So a plan that
-        commands anything commands anew what is in flight; one that does not leaves a running rollout alone.
+        commands anything commands anew what is in flight; one that does not leaves a running rollout alone, unless
+        that waits for a device which has left git: it would wait for ever.
         """
         in_flight = [slot for slot in slots.values() if slot.state in IN_FLIGHT]
-        if not self.commands and (in_flight or not self.unplaced):
+        unreachable = self.fleet.occupancy.unreachable(self.target.deployment_id)
+        if not self.commands and not unreachable and (in_flight or not self.unplaced):
             return None
-        if self.commands:
+        if unreachable:
+            found = (*found, no_longer_awaited(self.target.deployment_id, unreachable))
+        if self.commands or unreachable:
             commanded = {command.worker_id for command in self.commands}
             for slot in in_flight:
                 same = slot.state is ModelState.UNLOADING or slot.digest == self.target.digest
@@ -124,14 +128,15 @@ def plan_ending(
     """Plan a deployment of which nothing should run: every device unloads it, whatever its state."""
     slots = fleet.occupancy.of(deployment_id)
     held = [slot for slot in slots.values() if slot.state is not ModelState.UNLOADING]
-    if not held:
+    unreachable = fleet.occupancy.unreachable(deployment_id)
+    if not held and not unreachable:
         return None
     target = DeploymentPlan(
         deployment_id=deployment_id,
         generation=generation,
         version=None,
         digest=None,
-        priority=manifest.deployment_config.priority if manifest else max(slot.priority for slot in held),
+        priority=manifest.deployment_config.priority if manifest else max(s.priority for s in (*held, *unreachable)),
         replicas=0,
         changes=(),
         commands=(),
@@ -141,7 +146,7 @@ def plan_ending(
     why = UnloadReason.REMOVED if manifest is None else UnloadReason.DISABLED
     for slot in held:
         draft.unload(slot, why, change.reason.split(";")[0])
-    return draft.finish((change,), slots, why)
+    return draft.finish((change,) if held else (), slots, why)
 
 
 def victims(standing: Standing, surplus: int, fleet: Fleet) -> tuple[Slot, ...]:

@@ -95,6 +95,12 @@ def disabling(deployment_id: str, manifest: DeploymentManifest | None, workers: 
     return Change(type=ChangeType.DISABLE, deployment_id=deployment_id, reason=f"{why}; loaded on {_workers(workers)}")
 
 
+def no_longer_awaited(deployment_id: str, unreachable: tuple[Slot, ...]) -> Change:
+    """Return the change of a deployment that waits for devices which have left git."""
+    reason = f"no longer waits for {_names(unreachable)}: not in git any more"
+    return Change(type=ChangeType.SCALE_DOWN, deployment_id=deployment_id, reason=reason)
+
+
 def _update(outdated: tuple[Slot, ...], version: str) -> str:
     before = Counter(slot.version for slot in outdated)
     if set(before) == {version}:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from longshore.planning.diff import IN_FLIGHT
 from longshore.schemas.fleet import Slot
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Demand, Shortfall
@@ -75,7 +76,8 @@ class Usage:
 class Occupancy:
     """The slots by deployment and device, and the usage of each configured device.
 
-    A slot on a device that is not configured is left out: the device has left git.
+    A slot on a device that is not configured reserves nothing: the device has left git. Only what is under way there
+    is remembered, for nobody will ever confirm it.
     """
 
     def __init__(self, workers: Mapping[str, WorkerConfig], slots: Iterable[Slot]) -> None:
@@ -90,13 +92,21 @@ class Occupancy:
         }
         self._by_deployment: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         self._by_worker: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
+        self._unreachable: defaultdict[str, list[Slot]] = defaultdict(list)
         for slot in slots:
             if slot.worker_id in self._usage:
                 self.put(slot)
+            elif slot.state in IN_FLIGHT:
+                self._unreachable[slot.deployment_id].append(slot)
 
     def deployments(self) -> frozenset[str]:
-        """Return the ids of the deployments that have slots."""
-        return frozenset(name for name, slots in self._by_deployment.items() if slots)
+        """Return the ids of the deployments that have slots, unreachable ones among them."""
+        by_deployment = (*self._by_deployment.items(), *self._unreachable.items())
+        return frozenset(name for name, slots in by_deployment if slots)
+
+    def unreachable(self, deployment_id: str) -> tuple[Slot, ...]:
+        """Return the slots of one deployment that wait for a device which has left git."""
+        return tuple(sorted(self._unreachable[deployment_id], key=lambda slot: slot.worker_id))
 
     def usage(self, worker_id: str) -> Usage:
         return self._usage[worker_id]

@@ -223,3 +223,24 @@ def test_disable_comes_first_then_priority_then_id():
 
 def zoned():
     return [worker(f"worker-{name}", zone=name) for name in "abcde"]
+
+
+def test_a_device_that_leaves_git_is_waited_for_no_longer():
+    """Its LOAD can never end: the new generation supersedes the rollout, and what else is under way is carried on."""
+    slots = reserve((), make_plan(observed(), registry(FIVE[:3], Wanted("m", replicas=3))))
+    deployment = planned(slots, Wanted("m", replicas=2), workers=FIVE[:2])
+    assert deployment.changes[-1].reason == "no longer waits for worker-c: not in git any more"
+    assert commands(deployment) == [(Action.LOAD, "worker-a"), (Action.LOAD, "worker-b")]
+
+
+def test_an_unload_on_a_device_that_leaves_git_is_waited_for_no_longer():
+    """Nobody will confirm it; the plan is empty but for its generation, and the next one has nothing to do."""
+    before = registry(FIVE[:2], Wanted("m", replicas=2, enabled=False))
+    slots = reserve(running(Wanted("m", replicas=2), workers=FIVE[:2]), make_plan(observed(), before))
+    slots = reserve(slots, make_plan(observed(slots), before))
+    left = next(slot for slot in slots if slot.worker_id == "worker-b")
+    after = registry(FIVE[:1], Wanted("m", replicas=2, enabled=False))
+    plan = make_plan(observed((left,)), after)
+    assert [(d.commands, d.replicas) for d in plan.deployments] == [((), 0)]
+    assert make_plan(observed(reserve((left,), plan)), after).deployments == ()
+    assert commands(make_plan(observed(slots), after).deployments[0]) == [(Action.UNLOAD, "worker-a")]
