@@ -207,7 +207,8 @@ def test_nothing_is_cut_off_in_80_columns():
     show(status_of(ledger, {"worker-a": view("worker-a", model)}, ()), Console(file=out, width=80), NOW)
     text = out.getvalue()
     assert "…" not in text
-    assert "127.0.0.1:8080" in text
+    (worker,) = [line for line in text.splitlines() if line.strip().startswith("worker-a ")]
+    assert worker.split()[1:] == ["healthy", "1m", "ago", "4Gi/16Gi", "2/8", "1/5", "127.0.0.1:8080"]
     assert f"m: CHECKSUM_MISMATCH on worker-a: {error.message}\n  → Upload the artifact again" in text
 
 

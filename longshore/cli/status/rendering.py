@@ -74,7 +74,7 @@ def _deployments(deployments: tuple[DeploymentStatus, ...]) -> Table:
 
 def _table(*columns: str) -> Table:
     """Return a table that fits into 80 columns and cuts nothing off: what stands in it is pasted elsewhere."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     return table
@@ -89,7 +89,8 @@ def _notes(one: DeploymentStatus) -> list[str]:
 
 
 def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
-    table = _table("worker", "health", "heard", "memory", "CPU", "GPU", "models", "data plane")
+    gpus = any(one.capacity and one.capacity.max_gpu for one in workers)  # most fleets have none
+    table = _table("worker", "health", "heard", "memory", "CPU", *(["GPU"] if gpus else []), "models", "data plane")
     for one in workers:
         room = one.capacity
         serving = sum(model.state in (ModelState.READY, ModelState.RELOADING) for model in one.models)
@@ -99,7 +100,7 @@ def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
             f"{_ago(one.last_heard, now)} ago" if one.last_heard else "never",
             f"{format_memory(room.used_memory)}/{format_memory(room.max_memory)}" if room else "",
             f"{room.used_cpu:g}/{room.max_cpu:g}" if room else "",
-            f"{room.used_gpu}/{room.max_gpu}" if room else "",
+            *([f"{room.used_gpu}/{room.max_gpu}" if room else ""] if gpus else []),
             _models(serving, room) if room else "",
             one.data_address,
         )
