@@ -1,7 +1,8 @@
 """One device's daemon, from its first to its last moment (DESIGN §5 "Start-up order").
 
 Start: lock the state folder → journal → prove each runner → routes of what is proved → only then bind the ADS socket →
-Envoy → Temporal. Nobody is asked for anything on the way, so that a device that is offline serves what it served.
+Envoy → Temporal. Nobody is asked for anything on the way, so that a device that is offline serves what it served. A
+new Envoy that cannot open its port ends the start: whoever has the port is the operator's to find.
 
 SIGTERM and SIGINT finish or break off what is under way, say goodbye, drain and stop everything. SIGHUP leaves runners
 and Envoy running for the next daemon.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import structlog
 
 from longshore.schemas.devices import BreakerReport, DeviceStatus
-from longshore.schemas.failures import Failure
+from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.workers import WorkerConfig
 from longshore.worker_host.agent import Agent
 from longshore.worker_host.breakers import Breaker
@@ -43,7 +45,7 @@ from longshore.worker_host.stores.environments import Environments
 log = structlog.get_logger()
 
 
-_PYTHONS_NOTE = "pythons"
+_PYTHONS_NOTE, _OWNER_NOTE = "pythons", "worker_id"
 
 
 class Stop(Enum):
@@ -108,6 +110,7 @@ class Daemon:
         side_tasks = [
             asyncio.create_task(self._agent.run(), name="agent"),
             asyncio.create_task(self._housekeeping(), name="housekeeping"),
+            asyncio.create_task(self._collect(), name="collector"),
         ]
         waited: list[asyncio.Future[Any]] = [self._stop, *side_tasks]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -121,14 +124,27 @@ class Daemon:
             raise SideTaskDied(dead[0].get_name()) from dead[0].exception()
 
     async def _start(self) -> None:
-        adopted = {instance.instance_id for instance in await self._supervisor.adopt()}
-        self._host.recovery.resume(adopted)
-        await self._traffic.start(routes.table(self._host.models.all(), adopted, self._paths))
+        adopted = await self._supervisor.adopt()
+        alive = {instance.instance_id for instance in adopted}
+        self._host.recovery.resume(alive)
+        table = routes.table(self._host.models.all(), alive, self._paths)
+        await self._traffic.start(table, spare=[routes.backend(instance, self._paths) for instance in adopted])
         if self._journal.note(_PYTHONS_NOTE) is None:
             await self._probe()
-        await self._envoy.ensure()
+        if not await self._envoy.ensure():
+            await self._require_listener()
         self._host.recovery.start()
         log.info("worker_host_started", adopted=len(adopted), listen=self._settings.listen)
+
+    async def _require_listener(self) -> None:
+        """Raise XDS_NACK where Envoy cannot listen, and leave no Envoy behind that serves nobody."""
+        try:
+            await self._traffic.listening()
+        except LongshoreError as error:
+            log.warning("envoy_not_listening", code=error.code, error=error.failure.message)
+            if error.code == "XDS_NACK":
+                await self._envoy.stop()
+                raise
 
     async def _end(self, stop: Stop) -> None:
         log.info("worker_host_stopping", how=stop.value)
@@ -164,7 +180,9 @@ class Daemon:
         return {name: counters[cluster] for name, cluster in clusters.items() if cluster in counters}
 
     async def _probe(self) -> None:
-        self._journal.write_note(_PYTHONS_NOTE, " ".join(await self._environments.probe()))
+        pythons = await self._environments.probe()
+        with suppress(LongshoreError):  # it is only a note
+            self._journal.write_note(_PYTHONS_NOTE, " ".join(pythons))
 
     def _pythons(self) -> tuple[str, ...]:
         """Return the interpreters as they were last started: looking again takes a second, and is no hurry."""
@@ -174,13 +192,28 @@ class Daemon:
         return tuple(breaker.report() for breaker in self._breakers)
 
     async def _housekeeping(self) -> None:
+        """Tidy up after the former daemon, then see again and again to what nobody else sees to."""
+        try:
+            await self._traffic.settled()
+        except LongshoreError as error:  # it stays as it is until the next move of traffic
+            log.warning("envoy_unsettled", code=error.code, error=error.failure.message)
         if not self._environments.pythons():
             await self._probe()
-        await asyncio.sleep(self._settings.unclaimed_after.total_seconds())
-        await self._host.recovery.stop_unclaimed()
         while True:
-            await caches.collect(self._cache, self._named(), self._settings.cache_max_bytes)
+            await asyncio.sleep(self._settings.unclaimed_after.total_seconds())
+            try:
+                self._host.recovery.start()
+                await self._host.recovery.stop_unclaimed()
+            except LongshoreError as error:
+                log.warning("housekeeping_failed", **error.failure.model_dump())
+
+    async def _collect(self) -> None:
+        while True:
             await asyncio.sleep(self._settings.cache_interval.total_seconds())
+            try:
+                await caches.collect(self._cache, self._named(), self._settings.cache_max_bytes)
+            except OSError as error:  # a sick disk under the caches is no reason to stop serving
+                log.warning("cache_collection_failed", error=str(error))
 
     def _named(self) -> set[Path]:
         """Return every path that the journal names: what runs, and what would be started after a reboot."""
@@ -194,7 +227,17 @@ async def run(settings: WorkerHostSettings, worker: WorkerConfig) -> None:
     state = await StateDir(settings.state_dir).acquire(handover=settings.handover)
     journal = Journal(state.journal)
     try:
+        _require_owner(journal, worker, state)
         await Daemon(settings, worker, state, journal, state.run_paths(journal)).run()
     finally:
         journal.close()
         state.release()
+
+
+def _require_owner(journal: Journal, worker: WorkerConfig, state: StateDir) -> None:
+    """Raise WORKER_CONFIG_INVALID where the state folder is another worker's: its models and generations are, too."""
+    owner = journal.note(_OWNER_NOTE)
+    if owner is None:
+        journal.write_note(_OWNER_NOTE, worker.worker_id)
+    elif owner != worker.worker_id:
+        raise LongshoreError("WORKER_CONFIG_INVALID", f"{state.root} belongs to {owner}, not to {worker.worker_id}")

@@ -9,7 +9,7 @@ run/              sockets, locks and logs of runners and Envoy, or where a short
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import os
 import signal
 import stat
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from longshore.schemas.failures import LongshoreError
+from longshore.worker_host import locks
 from longshore.worker_host.journal import Journal
 from longshore.worker_host.runners.instances import RunPaths
 from longshore.xds.routing import MAX_SOCKET_PATH
@@ -54,12 +55,8 @@ class StateDir:
         Raises LongshoreError SOCKET_IN_USE.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not self._try_lock() and not (handover and await self._take_over()):
-            os.close(self._lock)
             raise LongshoreError("SOCKET_IN_USE", f"another worker host (pid {self._holder()}) uses {self.root}")
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         return self
 
     def release(self) -> None:
@@ -82,28 +79,26 @@ class StateDir:
         return _created(Path(short))
 
     def _try_lock(self) -> bool:
-        if self._lock is None:
-            return False
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = locks.take(self.root / "lock")
         except BlockingIOError:
             return False
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         return True
 
     async def _take_over(self) -> bool:
-        holder = self._holder()
-        if holder:
-            os.kill(holder, signal.SIGHUP)
+        if holder := self._holder():
+            with contextlib.suppress(ProcessLookupError):  # it has just gone by itself
+                os.kill(holder, signal.SIGHUP)
         for _ in range(int(_HANDOVER_SECONDS / _POLL_SECONDS)):
             if self._try_lock():
                 return True
             await asyncio.sleep(_POLL_SECONDS)
         return False
 
-    def _holder(self) -> int:
-        """Return the pid in the lock: of a living daemon, since the lock is held."""
-        text = (self.root / "lock").read_text()
-        return int(text) if text.isdigit() else 0
+    def _holder(self) -> int | None:
+        return locks.holder(self.root / "lock")
 
 
 def _created(folder: Path) -> RunPaths:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from longshore.cli.demo.load import Load
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.commands import CommandResult, LoadCommand, ReloadCommand, UnloadCommand, UnloadReason
 from longshore.schemas.deployments import DeploymentSpec
@@ -136,6 +138,22 @@ class Site:
 
         await eventually(probe, f"the device answers {y}; see {self.daemon.log.read_text()[-3000:]}")
 
+    def sabotage(self, *lines: str) -> None:
+        """Let the daemons that start from now on execute some lines first."""
+        code = "\n".join((*lines, "from longshore.cli.main import main", "main()"))
+        self.daemon.argv[1:3] = ["-c", code]
+
+    def under_load(self) -> Load:
+        return Load(f"http://127.0.0.1:{self.port}/infer/multiplier", {"x": 7}, connections=4)
+
+    def heard_from_its_successor(self) -> Any:
+        log = self.daemon.log
+
+        async def started_twice() -> bool:
+            return log.read_text().count('"worker_host_started"') >= 2
+
+        return started_twice
+
     def runners(self) -> set[int]:
         """The pids of the runner processes of this site."""
         found = set()
@@ -245,10 +263,141 @@ async def test_a_handover_keeps_the_runner(site):
     assert site.runners() == {runner}
 
 
+def belongs(process, site):
+    return any(str(site.root / "state") in part for part in process.info["cmdline"] or [])
+
+
 def noted(site):
     """What the daemon has written down of its presence."""
     with closing(sqlite3.connect(site.root / "state" / "journal.sqlite")) as journal:
         return journal.execute("SELECT text FROM notes WHERE name = 'presence'").fetchone()[0]
+
+
+async def test_a_handover_under_load_fails_no_request(site):
+    """While one daemon takes over from the other, callers notice nothing."""
+    await site.load("1.0.0", 1)
+    former = site.daemon.popen
+    async with site.under_load() as load:
+        await load.more(100)
+        site.daemon.argv.append("--handover")
+        site.daemon.start()
+        await asyncio.to_thread(former.wait, 60)
+        await eventually(site.heard_from_its_successor(), "the successor reports")
+        await load.more(200)
+    assert load.outcomes.keys() == {"200"}
+
+
+@pytest.mark.parametrize(
+    ("module", "method"),
+    [
+        ("request_counts", "RequestCounts.update"),
+        ("commands.loading", "Loading._now_serves"),
+        ("runners.supervisor", "Supervisor.drain"),
+    ],
+    ids=["after the flip", "before it is noted", "before the drain"],
+)
+async def test_a_kill_in_the_middle_of_a_reload_fails_no_request(site, module, method):
+    """kill -9 at each point after the flip: the next daemon goes on with what Envoy follows, and the RELOAD is done."""
+    await site.load("1.0.0", 1)
+    site.daemon.kill()
+    whole = list(site.daemon.argv)
+    owner, _, name = method.partition(".")
+    site.sabotage(
+        f"import asyncio, os, signal; from longshore.worker_host.{module} import {owner}",
+        f"former = {owner}.{name}",
+        "def fatal(*args):",
+        "    reporting = former.__name__ == 'update' and asyncio.current_task().get_name() != 'traffic-finish'",
+        "    return former(*args) if reporting else os.kill(os.getpid(), signal.SIGKILL)",
+        f"{owner}.{name} = fatal",
+    )
+    site.daemon.start()
+    async with site.under_load() as load:
+        reloading = asyncio.create_task(site.reload("2.0.0", 2, "1.0.0"))
+        await asyncio.to_thread(site.daemon.popen.wait, 60)
+        await load.more(50)
+        site.daemon.argv[:] = whole
+        site.daemon.start()
+        assert (await reloading).version == "2.0.0"
+        await load.more(50)
+    assert load.outcomes.keys() == {"200"}
+    assert await site.infer() == (200, {"y": 21})
+    assert len(site.runners()) == 1
+
+
+async def test_sigterm_under_load_cuts_no_request(site):
+    """What has been let in is answered; then nobody is let in any more, and nothing is left running."""
+    site.model.release("3.0.0", factor=4, predict_seconds=0.05)
+    await site.load("3.0.0", 1)
+    async with site.under_load() as load:
+        await load.more(50)
+        os.kill(site.daemon.popen.pid, signal.SIGTERM)
+        await asyncio.to_thread(site.daemon.popen.wait, 60)
+    # Refused is who comes too late; cut off would be ConnectionResetError or RemoteProtocolError.
+    assert load.outcomes.keys() <= {"200", "ConnectionRefusedError"}
+    assert not [process for process in psutil.process_iter(["cmdline"]) if belongs(process, site)]
+
+
+async def test_a_daemon_whose_part_dies_leaves_its_models_serving(site):
+    """A defect ends the daemon with an error; runners and Envoy serve on, and the next daemon adopts them."""
+    await site.load("1.0.0", 1)
+    await asyncio.to_thread(site.daemon.stop)
+    code = "from longshore.worker_host.agent import Agent; import asyncio; from longshore.cli.main import main\n"
+    code += "async def die(self): await asyncio.sleep(1); raise KeyError('a defect')\nAgent.run = die; main()"
+    whole = list(site.daemon.argv)
+    site.daemon.argv[1:3] = ["-c", code]
+    site.daemon.start()
+    await site.answers(14)
+    assert await asyncio.to_thread(site.daemon.popen.wait, 60) == 1
+    assert "SideTaskDied" in site.daemon.log.read_text()
+    assert await site.infer() == (200, {"y": 14})
+    [runner] = site.runners()
+    site.daemon.argv[:] = whole
+    site.daemon.start()
+    assert (await site.presence()).boot_id
+    assert site.runners() == {runner}
+
+
+async def test_an_unload_while_envoy_is_down(site):
+    """What was disabled while Envoy could not be started is disabled when Envoy is back."""
+    site.daemon.argv += ["--ack-timeout", "1s"]
+    site.daemon.kill()
+    site.daemon.start()
+    await site.load("1.0.0", 1)
+    [envoy] = [p for p in psutil.process_iter(["cmdline", "name"]) if belongs(p, site) and p.info["name"] == "envoy"]
+    envoy.suspend()
+    unloaded = await site.unload(2)
+    envoy.resume()
+    assert unloaded.state == "idle"
+    assert site.runners() == set()
+    status, problem = await site.infer()
+    assert (status, problem["type"].rpartition(":")[2]) == (503, "disabled")
+
+
+async def test_a_port_that_is_taken_ends_the_start(site):
+    """The operator is told which port it is, and no Envoy stays behind that serves nobody."""
+    await asyncio.to_thread(site.daemon.stop)
+    with socket.create_server(("127.0.0.1", site.port)):
+        site.daemon.start()
+        assert await asyncio.to_thread(site.daemon.popen.wait, 60) == 1
+    said = site.daemon.log.read_text()
+    assert "cannot bind" in said
+    assert f"127.0.0.1:{site.port}" in said
+    assert not [process for process in psutil.process_iter(["cmdline"]) if belongs(process, site)]
+
+
+async def test_a_state_folder_of_another_worker_is_refused(site):
+    """Its models, generations and tokens are that worker's; nothing of it is touched."""
+    await site.load("1.0.0", 1)
+    [runner] = site.runners()
+    site.daemon.kill()
+    config = site.root / "worker.yaml"
+    config.write_text(config.read_text().replace(WORKER_ID, "worker-wrong"))
+    site.daemon.start()
+    assert await asyncio.to_thread(site.daemon.popen.wait, 60) == 1
+    assert f"belongs to {WORKER_ID}" in site.daemon.log.read_text()
+    assert site.runners() == {runner}
+    config.write_text(config.read_text().replace("worker-wrong", WORKER_ID))
+    site.daemon.start()
 
 
 async def test_a_kill_during_a_load_is_made_good_by_the_next_daemon(site):

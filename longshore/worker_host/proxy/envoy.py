@@ -78,19 +78,22 @@ class Envoy:
         """The process that serves, None while there is none."""
         return locks.holder(self._lock)
 
-    async def ensure(self) -> None:
+    async def ensure(self) -> bool:
         """Adopt the Envoy that runs here, or start one; from now on it is started again whenever it ends.
 
         Adopted is only an Envoy that answers for our node id and was started from the same bootstrap; another is
-        stopped first. Returns when its admin socket answers: `Traffic.settled` says when it serves.
+        stopped first. Returns when its admin socket answers (`Traffic.settled` says when it serves), and whether it was
+        adopted.
         Raises LongshoreError ENVOY_MISSING, or ENVOY_WARM_TIMEOUT with its last log lines when it does not start.
         """
         if self._lives() and not await self._adopt():
             await self._end()
-        if not self._lives():
+        adopted = self._lives()
+        if not adopted:
             await self._start()
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="envoy-watcher")
+        return adopted
 
     async def stop(self) -> None:
         """Let requests in flight finish (at most `drain_timeout` seconds), then end Envoy."""

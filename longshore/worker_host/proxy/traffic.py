@@ -57,6 +57,10 @@ class Traffic:
         """Close the ADS socket. A running Envoy goes on serving with what it has."""
         await self._server.stop()
 
+    async def listening(self) -> None:
+        """Return when Envoy has its listener. Raises LongshoreError XDS_NACK ("cannot bind"), ENVOY_WARM_TIMEOUT."""
+        await self._accepted(ResourceType.LISTENER)
+
     async def settled(self) -> None:
         """Return when Envoy serves the present table, and knows no cluster beyond it.
 
