@@ -123,6 +123,30 @@ def test_failure_is_told_in_the_devices_own_words_with_its_remedy():
     assert one.problems[0].remedy.startswith("Upload the artifact again")
 
 
+def test_what_waits_for_an_absent_device_says_so():
+    """An operator sees that nothing will happen before somebody starts that device, and not merely `LOADING`."""
+    slots = [slot("m", f"worker-{name}", ModelState.LOADING) for name in "ab"]
+    never = DeviceView(worker_id="worker-b", health=Health.UNKNOWN, last_evidence=None, report=None)
+    devices = {"worker-a": view("worker-a", health=Health.FAILED), "worker-b": never}
+    assert only(status_of(fleet(*slots), devices, ())).under_way == (
+        "LOADING 1.0.0 on worker-a, waits for the device: nothing is heard of it",
+        "LOADING 1.0.0 on worker-b, waits for the device: it was never heard of",
+    )
+
+
+def test_a_replica_that_fell_later_is_not_ready():
+    """The ledger has it READY since its command ended; the device failed, or its model did, after that."""
+    error = Failure(code="RUNNER_CRASHED", message="exit -11")
+    crashed = ModelReport(deployment_id="m", state=ModelState.FAILED, generation=3, error=error)
+    devices = {"worker-a": view("worker-a", crashed), "worker-b": view("worker-b", health=Health.FAILED)}
+    one = only(status_of(fleet(slot("m", "worker-a"), slot("m", "worker-b")), devices, ()))
+    assert (one.state, one.replicas_ready, one.running_versions) == (DeploymentState.FAILED, 0, {})
+    assert [(p.worker_id, p.code) for p in one.problems] == [
+        ("worker-a", "RUNNER_CRASHED"),
+        ("worker-b", "DEVICE_UNREACHABLE"),
+    ]
+
+
 def test_missing_devices_are_told_with_the_plans_reasons():
     """INCOMPLETE is no failure of a device: the plan says why nobody takes the replica."""
     short = DeploymentPlan(

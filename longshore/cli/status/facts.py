@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commits import CommitOutcome
-from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, DeviceView, Health, ModelReport
+from longshore.schemas.devices import DeviceCapacity, DeviceStatus, DeviceView, Health, ModelReport
 from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.fleet import FleetView, Slot
 from longshore.schemas.issues import Issue
@@ -93,7 +93,6 @@ def status_of(fleet: FleetView, devices: Mapping[str, DeviceView], commits: Sequ
     goals: dict[str, Goal] = plan.goals if plan else {}
     planned = {deployment.deployment_id: deployment for deployment in plan.deployments} if plan else {}
     ids = sorted({*goals, *(slot.deployment_id for slot in fleet.slots)})
-    reports = {name: view.report for name, view in devices.items()}
     return Status(
         registry=fleet.registry,
         applied_sha=fleet.applied_sha,
@@ -106,7 +105,7 @@ def status_of(fleet: FleetView, devices: Mapping[str, DeviceView], commits: Sequ
                 [slot for slot in fleet.slots if slot.deployment_id == name],
                 goals.get(name, Goal(version=None, replicas=0)),
                 planned.get(name),
-                reports,
+                devices,
             )
             for name in ids
         ),
@@ -132,12 +131,14 @@ def _deployment(
     slots: Sequence[Slot],
     goal: Goal,
     planned: DeploymentPlan | None,
-    reports: Mapping[str, DeviceReport | None],
+    devices: Mapping[str, DeviceView],
 ) -> DeploymentStatus:
-    serving = Counter(version for slot in slots if (version := _serving(slot)) is not None)
-    ready = sum(slot.state is ModelState.READY and slot.version == goal.version for slot in slots)
-    problems = tuple(_problem(slot, _model(slot, reports)) for slot in slots if slot.code is not None)
-    under_way = tuple(_doing(slot, _model(slot, reports)) for slot in slots if slot.state in IN_FLIGHT)
+    failures = {slot.worker_id: _failure(slot, devices.get(slot.worker_id)) for slot in slots}
+    lost = {slot.worker_id for slot in slots if _loss(slot, devices.get(slot.worker_id)) is not None}
+    serving = [(slot, version) for slot in slots if (version := _serving(slot)) and slot.worker_id not in lost]
+    ready = sum(slot.state is ModelState.READY and version == goal.version for slot, version in serving)
+    problems = tuple(_problem(worker_id, failure) for worker_id, failure in failures.items() if failure is not None)
+    under_way = tuple(_doing(slot, devices.get(slot.worker_id)) for slot in slots if slot.state in IN_FLIGHT)
     if under_way:
         state = DeploymentState.IN_PROGRESS
     elif problems:
@@ -151,7 +152,7 @@ def _deployment(
         deployment_id=deployment_id,
         state=state,
         desired_version=goal.version,
-        running_versions=dict(sorted(serving.items())),
+        running_versions=dict(sorted(Counter(version for _, version in serving).items())),
         replicas_ready=ready,
         replicas_wanted=goal.replicas,
         under_way=under_way,
@@ -168,26 +169,59 @@ def _serving(slot: Slot) -> str | None:
     return slot.previous_version if slot.state is ModelState.RELOADING else None
 
 
-def _model(slot: Slot, reports: Mapping[str, DeviceReport | None]) -> ModelReport | None:
-    report = reports.get(slot.worker_id)
-    models = report.models if report else ()
+def _model(slot: Slot, view: DeviceView | None) -> ModelReport | None:
+    models = view.report.models if view and view.report else ()
     return next((model for model in models if model.deployment_id == slot.deployment_id), None)
 
 
-def _problem(slot: Slot, model: ModelReport | None) -> Problem:
-    """Return the device's own account of the failure where it has one, else what the ledger knows: the code."""
-    code = slot.code or "INTERNAL_ERROR"
-    failure = model.error if model and model.error and model.error.code == code else None
-    failure = failure or Failure(code=code, message=f"{slot.version} on {slot.worker_id}")
-    remedy = FAILURES[code].remedy if code in FAILURES else ""
-    return Problem(worker_id=slot.worker_id, code=code, message=failure.message, remedy=remedy)
+def _loss(slot: Slot, view: DeviceView | None) -> Failure | None:
+    """Return why a replica that the ledger has as serving does not serve: it fell after its command had ended."""
+    if _serving(slot) is None:
+        return None
+    if view is not None and view.health is Health.FAILED:
+        return Failure(code="DEVICE_UNREACHABLE", message="nothing is heard of the device")
+    model = _model(slot, view)
+    if model is not None and model.state is ModelState.FAILED and model.generation >= slot.generation:
+        return model.error or Failure(code="INTERNAL_ERROR", message=f"{slot.version} has failed, and nothing says why")
+    return None
 
 
-def _doing(slot: Slot, model: ModelReport | None) -> str:
+def _failure(slot: Slot, view: DeviceView | None) -> Failure | None:
+    """Return what is wrong with a replica, in the device's own words where it has some for the ledger's code."""
+    loss = _loss(slot, view)
+    if loss is not None or slot.code is None:
+        return loss
+    model = _model(slot, view)
+    if model is not None and model.error is not None and model.error.code == slot.code:
+        return model.error
+    return Failure(code=slot.code, message=f"{slot.version} on {slot.worker_id}")
+
+
+def _problem(worker_id: str, failure: Failure) -> Problem:
+    remedy = FAILURES[failure.code].remedy if failure.code in FAILURES else ""
+    return Problem(worker_id=worker_id, code=failure.code, message=failure.message, remedy=remedy)
+
+
+def _doing(slot: Slot, view: DeviceView | None) -> str:
     version = "" if slot.state is ModelState.UNLOADING else f" {slot.version}"
     text = f"{slot.state.upper()}{version} on {slot.worker_id}"
+    if absence := _absence(view):
+        return f"{text}, waits for the device: {absence}"
+    model = _model(slot, view)
     if model is not None and model.progress is not None:
         text += f", {model.progress:.0%}"
     if model is not None and model.retry is not None and model.error is not None:
         text += f", attempt {model.retry.attempts} failed: {model.error.code}: {model.error.message}"
     return text
+
+
+def _absence(view: DeviceView | None) -> str | None:
+    if view is None:
+        return "nothing is known of it"
+    if view.health is Health.UNKNOWN:
+        return "it was never heard of"
+    if view.health is Health.FAILED:
+        return "nothing is heard of it"
+    if view.report is not None and view.report.status in {DeviceStatus.LEAVING, DeviceStatus.RESTARTING}:
+        return f"it is {view.report.status}"
+    return None
