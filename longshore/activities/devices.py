@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from longshore.schemas.commands import CommandProgress, CommandResult, LoadCommand, ReloadCommand, UnloadCommand
 from longshore.schemas.devices import DeviceReport, PresenceRequest
@@ -76,6 +76,8 @@ class DeviceActivities:
                 type=failed.code,
                 non_retryable=failed.retry_in is None,
                 next_retry_delay=failed.retry_in,
+                # The device has told it with an event of its own; a benign failure has no traceback in the log.
+                category=ApplicationErrorCategory.BENIGN,
             ) from failed
 
 
