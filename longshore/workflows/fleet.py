@@ -12,7 +12,7 @@ from contextlib import suppress
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from longshore.activities.boundary import fitting
+from longshore.activities.boundary import MAX_PAYLOAD, fitting
 from longshore.activities.fleet import FleetActivities
 from longshore.schemas.devices import DeviceRecord
 from longshore.schemas.failures import Failure, LongshoreError
@@ -103,13 +103,17 @@ class FleetWorkflow:
     @workflow.query(description="The ledger: applied commit, devices, slots, plan")
     def fleet(self) -> FleetView:
         applied = self._applied_answer()
+        plan = applied.plan if applied else None
+        left = (
+            self._devices.keys() - plan.workers if plan else frozenset()
+        )  # a device that left git is not of the fleet
         return FleetView(
             registry=self._registry,
             applied_sha=self._applied,
             generation=self._generation,
-            devices=self._devices,
+            devices={name: record for name, record in self._devices.items() if name not in left},
             slots=self._slots,
-            plan=applied.plan if applied else None,
+            plan=plan,
         )
 
     def _has_work(self) -> bool:
@@ -221,7 +225,7 @@ class FleetWorkflow:
         return due and not self._queue and workflow.all_handlers_finished()
 
     def _carried_over(self) -> FleetInput:
-        return FleetInput(
+        ledger = FleetInput(
             registry=self._registry,
             settings=self._settings,
             applied_sha=self._applied,
@@ -229,8 +233,9 @@ class FleetWorkflow:
             watched_sha=self._watched,
             devices=self._devices,
             slots=self._slots,
-            answers=_newest_within(tuple(self._answers.values()), conventions.ANSWERS_KEPT_BYTES),
         )
+        room = MAX_PAYLOAD - len(ledger.model_dump_json())
+        return ledger.model_copy(update={"answers": _newest_within(tuple(self._answers.values()), room)})
 
     def _tell_story(self) -> None:
         waiting = len(self._queue) + self._planning
