@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -67,10 +69,29 @@ class RegistryCommitWorkflow:
         self._tell("Rolling out")
         await self._start_rollouts(answer.plan)
         wanted = [deployment.deployment_id for deployment in answer.plan.deployments]
-        await workflow.wait_condition(lambda: all(deployment_id in self._answers for deployment_id in wanted))
-        answers = tuple(self._answers[deployment_id] for deployment_id in wanted)
+        answers = await self._await_answers(wanted)
         outcome = _outcome(answers)
         return self._result(outcome, stories.commit_summary(outcome, answers), answers)
+
+    async def _await_answers(self, wanted: list[str]) -> tuple[RolloutAnswer, ...]:
+        """Return every deployment's answer. A device may be away for days: what is known is recorded meanwhile."""
+        while True:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: len(self._known(wanted)) == len(wanted), timeout=conventions.LONGEST_UNRECORDED
+                )
+                return self._known(wanted)
+            if known := self._known(wanted):
+                told = f"under way: {len(known)} of {stories.count(len(wanted), 'deployment')} have answered"
+                await self._record(self._result(CommitOutcome.PARTLY_APPLIED, told, known))
+                self._tell("Rolling out")
+            await workflow.wait_condition(partial(self._knows_more, wanted, known))
+
+    def _knows_more(self, wanted: list[str], than: tuple[RolloutAnswer, ...]) -> bool:
+        return len(self._known(wanted)) > len(than)
+
+    def _known(self, wanted: list[str]) -> tuple[RolloutAnswer, ...]:
+        return tuple(self._answers[deployment_id] for deployment_id in wanted if deployment_id in self._answers)
 
     async def _validate(self, commit: RegistryCommit) -> ValidationResult:
         return await workflow.execute_activity_method(

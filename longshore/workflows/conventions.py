@@ -78,6 +78,9 @@ BROKER_PATIENCE = timedelta(days=1)
 # The state is written for people, and the next commit writes it anew: it must not hold up this one's result for long.
 RECORD_PATIENCE = timedelta(hours=1)
 
+# While a commit waits for a device that is away, what failed elsewhere stands in git after this.
+LONGEST_UNRECORDED = timedelta(minutes=1)
+
 # Every activity has a close bound, also those that return only when there is something to say.
 WATCH_TIMEOUT = timedelta(days=1)
 PRESENCE_TIMEOUT = timedelta(days=1)
@@ -96,6 +99,5 @@ FAN_OUT_PAUSE = timedelta(seconds=5)
 # A command that no device picks up is issued again, each time with twice the patience, up to this.
 LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 
-# Update ids are forgotten at continue-as-new, so the ledger carries its answers: at most half of Temporal's 2 MB.
+# Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200
-ANSWERS_KEPT_BYTES = 1_000_000

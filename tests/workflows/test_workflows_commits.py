@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
+import pytest
 from fleets import Wanted, registry, worker
 from workflow_world import REGISTRY, World, eventually
 
-from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.commits import CommitOutcome, CommitResult
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
@@ -113,6 +116,47 @@ async def test_replicas_without_a_place_make_it_partly_applied(fleet_world: Worl
     assert result.outcome is CommitOutcome.PARTLY_APPLIED
     assert result.answers[0].outcome is RolloutOutcome.INCOMPLETE
     assert "2 of 5 replicas" in result.answers[0].message
+
+
+async def test_what_failed_is_recorded_while_a_device_is_away(
+    fleet_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One deployment failed, the other waits for a device that nobody has started: git has the failure all the same."""
+    monkeypatch.setattr(conventions, "LONGEST_UNRECORDED", timedelta(milliseconds=100))
+    workers = (*WORKERS, worker("worker-d", pool="staging"))
+    failure = Failure(code="CHECKSUM_MISMATCH", message="not what the card says")
+    for device in fleet_world.devices.values():
+        device.failures["9.0.0"] = failure
+    waiting = Wanted("waiting", selector={"pool": "staging"})
+    handle = await fleet_world.commit(fleet_world.registry.push(registry(workers, Wanted("ten", "9.0.0"), waiting)))
+
+    async def recorded() -> CommitResult | None:
+        return fleet_world.registry.recorded[0].result if fleet_world.registry.recorded else None
+
+    meanwhile = await eventually(recorded, "the failure stands in git")
+    assert [answer.deployment_id for answer in meanwhile.answers] == ["ten"]
+    await fleet_world.device("worker-d")
+    result = await asyncio.wait_for(handle.result(), 60)
+    assert {a.deployment_id: a.outcome for a in result.answers} == {
+        "ten": RolloutOutcome.FAILED,
+        "waiting": RolloutOutcome.DONE,
+    }
+
+
+async def test_a_device_that_leaves_git_ends_the_waiting(fleet_world: World) -> None:
+    """The commit that waited for it is superseded, the one that removed it is applied, and the fleet forgets it."""
+    workers = (*WORKERS, worker("worker-d", pool="staging"))
+    wanted = Wanted("ten", selector={}, replicas=4)
+    handle = await fleet_world.commit(fleet_world.registry.push(registry(workers, wanted)))
+
+    async def three_ready() -> bool:
+        return all(device.models for device in fleet_world.devices.values())
+
+    await eventually(three_ready, "three of four are ready")
+    without = await fleet_world.result(fleet_world.registry.push(registry(WORKERS, replace(wanted, replicas=3))))
+    assert without.outcome is CommitOutcome.APPLIED
+    assert (await asyncio.wait_for(handle.result(), 60)).outcome is CommitOutcome.SUPERSEDED
+    assert set((await fleet_world.fleet()).devices) == {"worker-a", "worker-b", "worker-c"}
 
 
 async def test_an_answer_before_the_plan_is_kept(fleet_world: World) -> None:
