@@ -112,6 +112,9 @@ def log_events() -> str:
             WRITTEN_BY,
             "Logs are JSON lines: `timestamp`, `component`, `level`, `event`, `context`. These events are told:",
             table(("event", "level", "room", "context", "source"), rows),
+            "Not told yet, though PRD §9.2 names them: "
+            + ", ".join(f"`{event}`" for event in sorted(named.keys() - {told.event for told in told_in_source()}))
+            + ".",
         ]
     )
 
@@ -141,9 +144,13 @@ def _told(call: ast.Call) -> tuple[str, str, tuple[str, ...]] | None:
     if not (isinstance(target, ast.Attribute) and target.attr in LEVELS and call.args):
         return None
     owner, event = ast.unparse(target.value), call.args[0]
-    if not re.fullmatch(r"(self\.)?_?log(ger)?", owner) or not isinstance(event, ast.Constant):
+    if not re.fullmatch(r"(self\.|workflow\.)?_?log(ger)?", owner) or not isinstance(event, ast.Constant):
         return None
-    return str(event.value), target.attr, tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+    return (
+        str(event.value),
+        target.attr,
+        tuple(keyword.arg for keyword in call.keywords if keyword.arg not in {None, "extra"}),
+    )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from functools import cache
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfigProfile
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 
 from longshore.schemas.connections import TemporalSettings
@@ -19,7 +22,7 @@ async def connect(settings: TemporalSettings) -> Client:
     options["target_host"] = address = settings.temporal or options.get("target_host") or "localhost:7233"
     options["namespace"] = settings.namespace or options.get("namespace") or "default"
     try:
-        return await Client.connect(**options, data_converter=pydantic_data_converter)
+        return await Client.connect(**options, data_converter=pydantic_data_converter, runtime=_runtime())
     except (RuntimeError, RPCError, OSError) as error:  # RuntimeError is how the SDK says "connection refused"
         reason = _reason(str(error))
         raise LongshoreError("TEMPORAL_UNAVAILABLE", f"No Temporal server at {address}: {reason}") from error
@@ -29,3 +32,11 @@ def _reason(text: str) -> str:
     """Return what an operator can use of the SDK's words, which quote the whole chain of Rust's errors."""
     causes = re.findall(r'(?:message|error): "([^"]+)"', text)
     return causes[-1] if causes else text.split("\n", maxsplit=1)[0]
+
+
+@cache
+def _runtime() -> Runtime:
+    """Return the SDK's runtime of this process, which hands its log lines to `logging`: ours stay one JSON a line."""
+    forwarding = LogForwardingConfig(logger=logging.getLogger("temporalio.core"), append_target_to_name=False)
+    lines = LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarding=forwarding)
+    return Runtime(telemetry=TelemetryConfig(logging=lines))

@@ -15,11 +15,10 @@ from typing import Any
 import structlog
 from temporalio import activity
 from temporalio.client import AsyncActivityCancelledError, Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from longshore.activities.connection import connect
 from longshore.activities.devices import DeviceActivities, Host
 from longshore.schemas.commands import CommandProgress
 from longshore.schemas.failures import LongshoreError
@@ -28,8 +27,6 @@ from longshore.worker_host.settings import WorkerHostSettings
 from longshore.workflows.conventions import device_queue
 
 log = structlog.get_logger()
-
-_DEFAULT_ADDRESS = "localhost:7233"
 
 # Tasks accepted at once: they wait in our own queue, whose order is ours (DESIGN §3 "Device workers").
 _SLOTS = 200
@@ -90,17 +87,6 @@ class TaskLease:
                 return
 
 
-async def connect(settings: WorkerHostSettings) -> Client:
-    """Connect to the server of the settings, over what Temporal's own profile says of it (TLS, API key)."""
-    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config(settings.temporal_profile))
-    config.setdefault("target_host", _DEFAULT_ADDRESS)
-    if settings.temporal:
-        config["target_host"] = settings.temporal
-    if settings.namespace:
-        config["namespace"] = settings.namespace
-    return await Client.connect(**config, data_converter=pydantic_data_converter)
-
-
 class Agent:
     def __init__(self, settings: WorkerHostSettings, worker_id: str, host: Host, presence: Presence) -> None:
         self._settings = settings
@@ -121,7 +107,7 @@ class Agent:
                 log.info("temporal_connected", namespace=self._client.namespace)
                 pause = _RECONNECT_SECONDS
                 await self._serve(self._client)
-            except (RuntimeError, RPCError) as error:  # what temporalio raises for a server that is not (yet) there
+            except (LongshoreError, RuntimeError, RPCError) as error:  # a server that is not (yet) there, or has gone
                 log.warning("temporal_unreachable", error=str(error), retry_in_seconds=pause)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, no secret)
                 pause = min(pause * 2, cap)

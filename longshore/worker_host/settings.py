@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from longshore.schemas.connections import TemporalSettings
 from longshore.schemas.failures import Backoff
 
 _Count = Annotated[int, Field(ge=1)]
-_HOST_PORT = r"^[^:\s]+:[0-9]{1,5}$"
+_HOST_PORT = re.compile(r"[^:\s]+:([0-9]{1,5})")
+_LARGEST_PORT = 65535
 
 
-class WorkerHostSettings(BaseModel):
-    model_config = ConfigDict(frozen=True)
+def _host_and_port(text: str) -> str:
+    match = _HOST_PORT.fullmatch(text)
+    if match is None or int(match[1]) > _LARGEST_PORT:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return text
 
+
+class WorkerHostSettings(TemporalSettings):
     config: Annotated[Path, Field(description="This device's file of the registry: workers/<id>.yaml.")]
-    temporal: Annotated[
-        str | None,
-        Field(description="Temporal server as HOST:PORT; without it the Temporal profile's, else localhost:7233."),
-    ] = None
-    namespace: Annotated[
-        str | None, Field(description="Temporal namespace; without it the Temporal profile's, else `default`.")
-    ] = None
-    temporal_profile: Annotated[
-        str | None, Field(description="Profile of Temporal's own configuration file, for TLS and API keys.")
-    ] = None
     state_dir: Annotated[Path, Field(description="Folder for journal, caches, logs and sockets; one daemon each.")] = (
         Path("longshore-state")
     )
-    listen: Annotated[str, Field(pattern=_HOST_PORT, description="Where Envoy serves inferences, as HOST:PORT.")] = (
-        "127.0.0.1:8080"
-    )
+    listen: Annotated[
+        str, AfterValidator(_host_and_port), Field(description="Where Envoy serves inferences, as HOST:PORT.")
+    ] = "127.0.0.1:8080"
     handover: Annotated[
         bool, Field(description="Take over from the daemon that runs on this state folder; its models keep serving.")
     ] = False
