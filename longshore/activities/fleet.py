@@ -51,6 +51,13 @@ class FleetActivities:
                 plan = None
                 if outcome is PlanOutcome.PLANNED:
                     plan = make_plan(asked, await self._desired.snapshot(asked.request.sha))
+                    for change in (change for deployment in plan.deployments for change in deployment.changes):
+                        log.info(
+                            "state_drift_detected",
+                            drift_type=change.type,
+                            deployment_id=change.deployment_id,
+                            details=change.reason,
+                        )
                 return fitting(
                     PlanAnswer(
                         request_id=asked.request.request_id,
@@ -72,7 +79,6 @@ class FleetActivities:
                 try:
                     head = await self._branch.look()
                     if head != request.seen_sha:
-                        log.info("registry_commit_detected", commit_sha=head)
                         await self._commits.start_commit(head)
                         return head
                 except LongshoreError as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.schemas.commands import correlation_id
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.rollouts import RolloutTarget, SpecRequest, StartRollouts
+
+log = structlog.get_logger()
 
 
 class Rollouts(Protocol):
@@ -31,6 +35,15 @@ class RolloutActivities:
         async with beating("starting rollouts"):
             with our_failures_as_temporals():
                 await self._rollouts.set_targets(request.targets)
+        for plan in (target.plan for target in request.targets):
+            for command in plan.commands:
+                log.info(
+                    "command_dispatched",
+                    command_type=command.action,
+                    deployment_id=plan.deployment_id,
+                    worker_id=command.worker_id,
+                    correlation_id=correlation_id(plan.deployment_id, plan.generation, command.worker_id),
+                )
 
     @activity.defn
     async def resolve_spec(self, request: SpecRequest) -> DeploymentSpec:

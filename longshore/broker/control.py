@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -23,6 +24,10 @@ SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_
 
 # Beats are sent as they are made (every 10 s): the default throttles them to 80 % of the heartbeat time-out.
 BEAT_THROTTLE = timedelta(seconds=10)
+
+
+# A workflow's log line is the name of an event; whose it is stands in its context.
+workflow.logger.workflow_info_on_message = False
 
 
 def control_worker(client: Client, activities: Sequence[Callable[..., Any]], *, max_cached_workflows: int) -> Worker:

@@ -62,9 +62,11 @@ async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
     Raises LongshoreError GIT_UNREACHABLE (retriable) when a host does not answer and nothing else is wrong: a commit
     is not rejected for that. Where something else is wrong too, the commit is rejected with all of it.
     """
-    log.info("registry_validation_started", commit_sha=sha)
     started = time.perf_counter()
-    commit, paths = await git.commit(url, sha), await git.paths(url, sha)
+    commit = await git.commit(url, sha)
+    log.info("registry_commit_detected", commit_sha=sha, author=commit.author, timestamp=commit.time.isoformat())
+    log.info("registry_validation_started", commit_sha=sha)
+    paths = await git.paths(url, sha)
     verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)))
     errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
     if errors and all(FAILURES[issue.code].retriable for issue in errors):

@@ -25,6 +25,11 @@ class UnloadReason(StrEnum):
     EVICTED = "evicted"
 
 
+def correlation_id(deployment_id: str, generation: int, worker_id: str) -> str:
+    """Return the name by which a command stands in the logs of broker and device (PRD §9.2)."""
+    return f"{deployment_id}:{generation}:{worker_id}"
+
+
 class Command(Message):
     """What all commands carry. A device refuses a `generation` below the highest that it has seen."""
 
@@ -37,7 +42,7 @@ class Command(Message):
 
     @property
     def correlation_id(self) -> str:
-        return f"{self.deployment_id}:{self.generation}:{self.worker_id}"
+        return correlation_id(self.deployment_id, self.generation, self.worker_id)
 
 
 class LoadCommand(Command):

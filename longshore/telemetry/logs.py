@@ -67,6 +67,7 @@ def _of_logging(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
     record = event["_record"]
     event["level"] = record.levelname.lower()
     event["logger"] = record.name
+    event.update(getattr(record, "context", {}))  # `extra={"context": …}`: how workflow code tells an event
     return event
 
 

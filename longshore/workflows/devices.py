@@ -144,7 +144,12 @@ class DeviceWorkflow:
 
     def _judge(self, health: Health) -> None:
         if health is not self._health:
-            workflow.logger.info("Device %s: %s → %s", self._worker_id, self._health, health)
+            models = [model.deployment_id for model in self._report.models] if self._report else []
+            context = {"worker_id": self._worker_id, "last_heartbeat": self._last_evidence, "loaded_models": models}
+            if health is Health.SUSPECT:
+                workflow.logger.warning("worker_marked_suspect", extra={"context": context})
+            elif health is Health.FAILED:
+                workflow.logger.error("worker_marked_failed", extra={"context": context})
         self._health = health
 
     def _age(self) -> timedelta:
@@ -161,7 +166,8 @@ class DeviceWorkflow:
         try:
             await fleet.signal(FleetWorkflow.device_changed, record)
         except FailureError as error:
-            workflow.logger.warning("The fleet %s could not be told: %s", self._registry, error)
+            context = {"worker_id": self._worker_id, "registry": self._registry, "error": str(error)}
+            workflow.logger.warning("fleet_not_told", extra={"context": context})
         else:
             self._told = record
 

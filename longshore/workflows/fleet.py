@@ -144,7 +144,8 @@ class FleetWorkflow:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise asyncio.CancelledError from error
-                workflow.logger.error("The watch on the registry ended: %s", failure_of(error).message)
+                context = {"registry": self._registry, "error": failure_of(error).message}
+                workflow.logger.error("registry_watch_ended", extra={"context": context})
                 await workflow.sleep(self._settings.poll_interval)
 
     async def _answer(self, request: PlanRequest) -> None:

@@ -169,7 +169,8 @@ class RolloutWorkflow:
             try:
                 await letter
             except FailureError as error:
-                workflow.logger.warning("%s could not be told: %s", addressee, error)
+                context = {"addressee": addressee, "error": str(error)}
+                workflow.logger.warning("letter_undelivered", extra={"context": context})
 
         self._letters.append(asyncio.create_task(deliver()))
 

@@ -111,3 +111,12 @@ def test_missing_context_is_found():
     """A room's tests ask which fields of PRD §9.2 an entry lacks; our own events have no such duty."""
     assert events.missing_fields("model_load_started", {"deployment_id": "m"}) == {"model_version"}
     assert events.missing_fields("envoy_restarted", {}) == frozenset()
+
+
+def test_workflow_code_tells_events_with_their_context():
+    """It may log through the standard `logging` only; what it says is an event like any other."""
+    stream = io.StringIO()
+    logs.configure("broker", "INFO", stream)
+    logging.getLogger("temporalio.workflow").warning("worker_marked_suspect", extra={"context": {"worker_id": "w"}})
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["context"]["worker_id"]) == ("worker_marked_suspect", "WARN", "w")

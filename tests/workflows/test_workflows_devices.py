@@ -11,6 +11,7 @@ from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server,
 
 from longshore.schemas.devices import DeviceInput, DeviceStatus, DeviceView, Health, ModelReport, PresenceIntervals
 from longshore.schemas.lifecycle import ModelState
+from longshore.telemetry import events
 from longshore.workflows import conventions
 from longshore.workflows.devices import DeviceWorkflow
 
@@ -98,8 +99,10 @@ async def test_a_change_is_told_at_once(watched: Watched) -> None:
     await eventually(told, "the fleet knows the slot")
 
 
-async def test_silence_makes_suspect_then_failed_then_recovering(watched: Watched) -> None:
-    """The whole circle: healthy, suspect, failed, and on return recovering before it is healthy again."""
+async def test_silence_makes_suspect_then_failed_then_recovering(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole circle: healthy, suspect, failed, and on return recovering; the log has the bad news (PRD §9.2)."""
     device = await watched.world.device("worker-a")
     await watched.becomes(Health.HEALTHY)
     device.silent = True
@@ -110,6 +113,9 @@ async def test_silence_makes_suspect_then_failed_then_recovering(watched: Watche
     await watched.becomes(Health.RECOVERING)
     await watched.becomes(Health.HEALTHY)
     assert await watched.told() == ["healthy", "suspect", "failed", "recovering", "healthy"]
+    marks = [record for record in caplog.records if record.getMessage().startswith("worker_marked")]
+    assert [record.getMessage() for record in marks] == ["worker_marked_suspect", "worker_marked_failed"]
+    assert all(not events.missing_fields(record.getMessage(), record.context) for record in marks)
 
 
 async def test_a_device_that_answers_the_ping_was_never_failed(watched: Watched) -> None:
