@@ -77,18 +77,19 @@ class Daemon:
             support=Support(state.cache / "support"),
         )
         ads_socket = paths.root / "ads.sock"
-        self._traffic = Traffic(
-            ads_socket,
-            node_id=worker.worker_id,
-            listen=settings.listen_address,
-            ack_timeout=settings.ack_timeout.total_seconds(),
-        )
         self._envoy = Envoy(
             paths.root,
             node_id=worker.worker_id,
             ads_socket=ads_socket,
             state=state.root,
             drain_timeout=settings.drain_timeout.total_seconds(),
+        )
+        self._traffic = Traffic(
+            ads_socket,
+            node_id=worker.worker_id,
+            listen=settings.listen_address,
+            arriving=self._envoy.arriving,
+            ack_timeout=settings.ack_timeout.total_seconds(),
         )
         self._paths = paths
         outside = Outside(

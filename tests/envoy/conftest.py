@@ -29,13 +29,15 @@ class DataPlane:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        self.traffic = self.new_traffic()
         self.restarts: list[int] = []
         self.envoy = self.new_envoy()
+        self.traffic = self.new_traffic()
         self.runners: list[FakeRunner] = []
 
     def new_traffic(self, **options) -> Traffic:
-        return Traffic(self.root / "ads.sock", node_id=NODE, listen=("127.0.0.1", self.port), **options)
+        where = ("127.0.0.1", self.port)
+        arriving = self.envoy.arriving
+        return Traffic(self.root / "ads.sock", node_id=NODE, listen=where, arriving=arriving, **options)
 
     def new_envoy(self, node_id: str = NODE) -> Envoy:
         return Envoy(
@@ -72,6 +74,9 @@ class DataPlane:
                     if answer.status_code == status:
                         return answer
                 await asyncio.sleep(0.02)
+
+    async def serves(self, path: str, version: str) -> bool:
+        return (await self.ask(path, json={})).json() == {"version": version}
 
     def load(self, path: str, connections: int = 8) -> Load:
         return Load(self.port, path, connections)

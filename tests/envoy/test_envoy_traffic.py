@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from envoy_backends import until
 
@@ -167,3 +169,22 @@ async def test_shares_and_sticky_assignment(plane):
 
     assert all(len(found) == 1 for found in seen)
     assert set.union(*seen) == {"1.0.0", "2.0.0"}
+
+
+async def test_a_request_that_is_still_arriving_is_answered_by_the_version_it_came_for(plane):
+    """A slow upload began before the flip and ends after it: its version takes it, and only then is let go."""
+    _, first = await plane.runner("1.0.0")
+    _, second = await plane.runner("2.0.0")
+    await plane.start(Route("sentiment", None, (first,)))
+    reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
+    writer.write(b"POST /infer/sentiment HTTP/1.1\r\nhost: device\r\ncontent-length: 2\r\n\r\n{")
+    await until(lambda: plane.stat("http.ingress.downstream_rq_active"))
+
+    move = asyncio.create_task(plane.traffic.set_route(Route("sentiment", None, (second,))))
+    await until(lambda: plane.serves("/infer/sentiment", "2.0.0"))
+    writer.write(b"}")
+    status = await reader.readline()
+    writer.close()
+
+    await move
+    assert status == b"HTTP/1.1 200 OK\r\n"

@@ -80,9 +80,18 @@ async def directory():
     shutil.rmtree(path)
 
 
+def new_traffic(directory: Path) -> Traffic:
+    return Traffic(directory / "ads.sock", node_id="device", listen=LISTEN, arriving=nobody, ack_timeout=10.0)
+
+
+async def nobody() -> int:
+    """No request is on its way."""
+    return 0
+
+
 @pytest.fixture
 async def traffic(directory):
-    traffic = Traffic(directory / "ads.sock", node_id="device", listen=LISTEN, ack_timeout=10.0)
+    traffic = new_traffic(directory)
     await traffic.start(table(1))
     yield traffic
     await traffic.stop()
@@ -189,7 +198,7 @@ async def test_what_must_not_be_reached_is_not_shown_to_an_envoy_that_is_away(tr
 
 async def test_new_control_plane_breaks_nothing_that_the_former_had_begun(directory):
     """A control plane was killed right after a flip: its successor calls Envoy back with both clusters in place."""
-    former, successor = (Traffic(directory / "ads.sock", node_id="device", listen=LISTEN) for _ in range(2))
+    former, successor = (new_traffic(directory) for _ in range(2))
     await former.start(table(2))
     envoy = FakeEnvoy(directory / "ads.sock")
     task = asyncio.create_task(envoy.run())
@@ -272,3 +281,20 @@ async def test_moves_go_one_after_the_other(traffic, envoy):
         traffic.set_route(to(2)),
     )
     assert envoy.clusters == envoy.leads_to == names(2, *range(10, 20))
+
+
+async def test_a_request_on_its_way_keeps_its_cluster_and_holds_up_no_other_move(traffic, envoy):
+    """Its cluster stays until it has reached its runner; meanwhile other deployments move."""
+    on_their_way = 1
+
+    async def arriving() -> int:
+        return on_their_way
+
+    traffic._arriving = arriving
+    move = asyncio.create_task(traffic.set_route(to(2)))
+    await envoy.took("take ROUTE")
+    await traffic.set_route(Route("other", None, (backend(7),)))
+    assert (envoy.clusters, envoy.leads_to) == (names(1, 2, 7), names(2, 7))
+    on_their_way = 0
+    await move
+    assert envoy.clusters == names(2, 7)

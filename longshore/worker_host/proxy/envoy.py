@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import structlog
 
 from longshore.schemas.failures import LongshoreError
 from longshore.worker_host import locks
-from longshore.worker_host.proxy.bootstrap import Bootstrap
+from longshore.worker_host.proxy.bootstrap import ADS_CLUSTER, Bootstrap
 from longshore.worker_host.proxy.stats import ClusterStats, parse_stats
 from longshore.xds.listeners import STAT_PREFIX
 
@@ -113,6 +114,19 @@ class Envoy:
         """Return what each cluster has done since it was added. Raises httpx2.HTTPError while Envoy is away."""
         answer = await self._admin("GET", "/stats?format=json&usedonly")
         return parse_stats(answer.json())
+
+    async def arriving(self) -> int:
+        """Return how many requests Envoy has that no runner has got yet; 0 while Envoy is away."""
+        names = f"^(http\\.{STAT_PREFIX}\\.downstream|cluster\\..*\\.upstream)_rq_active$"
+        try:
+            answer = await self._admin("GET", f"/stats?format=json&filter={quote(names)}")
+        except httpx2.HTTPError:
+            return 0
+        counts = {entry["name"]: int(entry["value"]) for entry in answer.json()["stats"] if "value" in entry}
+        ads = f"cluster.{ADS_CLUSTER}."
+        return sum(
+            count if name.startswith("http.") else -count for name, count in counts.items() if not name.startswith(ads)
+        )
 
     async def _adopt(self) -> bool:
         if not self._started_from(self._bootstrap.text()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import structlog
 
 from longshore.schemas.failures import LongshoreError
+from longshore.worker_host.processes import uninterrupted
 from longshore.xds.cache import Cache
-from longshore.xds.listeners import Listen
+from longshore.xds.listeners import RECEIVE_TIMEOUT, Listen
 from longshore.xds.resources import cluster
 from longshore.xds.routing import Backend, Route, RoutingTable
 from longshore.xds.server import AdsServer
@@ -22,19 +24,37 @@ _log = structlog.get_logger()
 
 Hook = Callable[[], Awaitable[None]]
 
+# How often, and how often running, no request may be arriving before a cluster goes.
+_LOOK_SECONDS = 0.02
+_QUIET_LOOKS = 2
+
 
 class Traffic:
-    """Owns the ADS socket and the routing table of this device. `ack_timeout` is in seconds, for each stage."""
+    """Owns the ADS socket and the routing table of this device. `ack_timeout` is in seconds, for each stage.
 
-    def __init__(self, ads_socket: Path, *, node_id: str, listen: tuple[str, int], ack_timeout: float = 15.0) -> None:
+    `arriving` says how many requests Envoy has that have not reached their runner yet.
+    """
+
+    def __init__(
+        self,
+        ads_socket: Path,
+        *,
+        node_id: str,
+        listen: tuple[str, int],
+        arriving: Callable[[], Awaitable[int]],
+        ack_timeout: float = 15.0,
+    ) -> None:
         self._node_id = node_id
         self._listen = Listen(*listen)
+        self._arriving = arriving
         self._ack_timeout = ack_timeout
         self._cache = Cache()
         self._server = AdsServer(self._cache, ads_socket)
         self._lock = asyncio.Lock()
         self._table = RoutingTable()
         self._shown: Snapshot
+        self._retiring: set[str] = set()
+        """Clusters without a route that are kept for the requests that are on their way there."""
 
     @property
     def table(self) -> RoutingTable:
@@ -69,8 +89,9 @@ class Traffic:
         async with self._lock:
             for type_ in ResourceType:
                 await self._accepted(type_)
-            self._show(Snapshot.of(self._table, self._listen))
-            await self._accepted(ResourceType.CLUSTER)
+            left = self._left()
+        if left:
+            await self._retire(left, None)
 
     async def set_route(
         self, route: Route, *, before_flip: Hook | None = None, before_removal: Hook | None = None
@@ -89,21 +110,26 @@ class Traffic:
 
         A route to nobody needs no Envoy: what must not be reached any more is no longer shown, whoever is silent.
         """
-        async with self._lock:
-            withdrawn = route.unavailable is not None
-            await self._move(self._table.with_route(route), before_flip, before_removal, insist=withdrawn)
+        withdrawn = route.unavailable is not None
+        await self._move(lambda table: table.with_route(route), before_flip, before_removal, insist=withdrawn)
 
     async def remove(self, deployment_id: str, *, before_removal: Hook | None = None) -> None:
         """Forget a deployment: its callers get 404. Raises LongshoreError XDS_NACK."""
-        async with self._lock:
-            await self._move(self._table.without(deployment_id), None, before_removal, insist=True)
+        await self._move(lambda table: table.without(deployment_id), None, before_removal, insist=True)
 
     async def _move(
-        self, table: RoutingTable, before_flip: Hook | None, before_removal: Hook | None, *, insist: bool
+        self,
+        change: Callable[[RoutingTable], RoutingTable],
+        before_flip: Hook | None,
+        before_removal: Hook | None,
+        *,
+        insist: bool,
     ) -> None:
+        await self._lock.acquire()
         current = self._shown
-        stages = transition(current, Snapshot.of(table, self._listen))
         try:
+            table = change(self._table)
+            stages = transition(current, Snapshot.of(table, self._listen))
             self._show(stages.add)
             if not insist:
                 await self._accepted(ResourceType.CLUSTER)
@@ -111,18 +137,22 @@ class Traffic:
                 await before_flip()
         except BaseException:  # cancellation included: no route has moved, so the way back is free of risk
             self._show(current)
+            self._lock.release()
             raise
-        finishing = self._finish(table, stages, current, before_removal, insist=insist)
-        finish = asyncio.create_task(finishing, name="traffic-finish")
-        try:
-            await asyncio.shield(finish)
-        except asyncio.CancelledError:
-            await finish
-            raise
+        await uninterrupted(self._finish(table, stages, current, before_removal, insist=insist))
 
     async def _finish(
         self, table: RoutingTable, stages: Transition, before: Snapshot, before_removal: Hook | None, *, insist: bool
     ) -> None:
+        try:
+            await self._flip(stages, before, insist=insist)
+            self._table = table
+            left = self._left()
+        finally:
+            self._lock.release()
+        await self._retire(left, before_removal)
+
+    async def _flip(self, stages: Transition, before: Snapshot, *, insist: bool) -> None:
         self._show(stages.flip)
         try:
             await self._accepted(ResourceType.LISTENER)
@@ -135,17 +165,44 @@ class Traffic:
                 self._show(before if refused else stages.add)
                 raise
             _log.warning("xds_withdrawal_unconfirmed", code=error.code, error=str(error))
-        self._table = table
-        if before_removal is not None:
-            try:
-                await before_removal()
-            except Exception:  # noqa: BLE001 (whatever a hook does, it must not leave the move half done)
-                _log.exception("traffic_hook_failed")
-        self._show(stages.remove)
+
+    def _left(self) -> set[str]:
+        """Return the clusters that Envoy is shown, that no route leads to, and that nobody is retiring yet."""
+        used = Snapshot.of(self._table, self._listen).clusters.items
+        return set(self._shown.clusters.items) - set(used) - self._retiring
+
+    async def _retire(self, names: set[str], before_removal: Hook | None) -> None:
+        """Let Envoy forget clusters, once every request that was routed there has been handed on to its runner."""
+        self._retiring |= names
         try:
-            await self._accepted(ResourceType.CLUSTER)
-        except LongshoreError as error:
-            _log.warning("xds_removal_unconfirmed", code=error.code, error=str(error))
+            if names:
+                await self._all_arrived()
+            if before_removal is not None:
+                try:
+                    await before_removal()
+                except Exception:  # noqa: BLE001 (whatever a hook does, it must not leave the move half done)
+                    _log.exception("traffic_hook_failed")
+        finally:
+            self._retiring -= names
+        async with self._lock:
+            gone = names & self._left()
+            clusters = {name: item for name, item in self._shown.clusters.items.items() if name not in gone}
+            self._show(self._shown.with_clusters(Resources(clusters)))
+            try:
+                await self._accepted(ResourceType.CLUSTER)
+            except LongshoreError as error:
+                _log.warning("xds_removal_unconfirmed", code=error.code, error=str(error))
+
+    async def _all_arrived(self) -> None:
+        """Wait for the requests that are still arriving: Envoy looks for the cluster of a route when it has the body.
+
+        Two looks running, since one may fall between a request's end and another's beginning.
+        """
+        deadline = time.monotonic() + RECEIVE_TIMEOUT.total_seconds()
+        quiet = 0
+        while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+            quiet = 0 if await self._arriving() else quiet + 1
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _show(self, snapshot: Snapshot) -> None:
         self._shown = snapshot
