@@ -94,15 +94,17 @@ class BringingUp:
         return instance
 
     async def _validate(self, instance: Instance) -> None:
-        told = log.bind(deployment_id=instance.deployment_id, model_version=instance.version)
-        told.debug("model_validation_started")
+        deployment_id = instance.deployment_id
+        log.debug("model_validation_started", deployment_id=deployment_id)
         start = time.perf_counter()
         try:
             await validate(self._runners, instance.instance_id, instance.spec.card.interface)
         except LongshoreError as error:
-            told.error("model_validation_failed", validation_error=error.failure.message)
+            problem = error.failure.message
+            log.error("model_validation_failed", deployment_id=deployment_id, validation_error=problem)  # noqa: TRY400 (expected: it needs no traceback of ours)
             raise
-        told.info("model_validation_success", validation_duration_ms=round((time.perf_counter() - start) * 1000))
+        milliseconds = round((time.perf_counter() - start) * 1000)
+        log.info("model_validation_success", deployment_id=deployment_id, validation_duration_ms=milliseconds)
 
     def _left_over(self, spec: DeploymentSpec) -> Instance | None:
         return next((instance for instance in self._runners.running() if _same(instance.spec, spec)), None)

@@ -187,14 +187,21 @@ class Commands:
         failure = error.failure
         ours = failure.kind.category is Category.CONTROL
         self._settle(command, None if ours else error)
-        tell = log.info if ours else log.error
-        tell(
-            f"model_{_kind(command).lower()}_failed",
-            error_type=error.code,
-            error_message=failure.message,
-            step=failure.step or attempt.steps.progress.step,
-            stack_trace=failure.details,
-        )
+        facts = {
+            "error_type": error.code,
+            "error_message": failure.message,
+            "step": failure.step or attempt.steps.progress.step,
+            "stack_trace": failure.details,
+        }
+        match command:
+            case _ if ours:
+                log.info("command_stopped", **facts)
+            case LoadCommand():
+                log.error("model_load_failed", **facts)
+            case ReloadCommand():
+                log.error("model_reload_failed", **facts)
+            case UnloadCommand():
+                log.error("model_unload_failed", **facts)
         return self._told(error) if ours else CommandFailed(error, self._count(command, error))
 
     @staticmethod
