@@ -198,6 +198,9 @@ async def a_site():
         if site is not None:
             with suppress(ProcessLookupError, AssertionError):
                 site.daemon.stop()
+            for process in psutil.process_iter(["cmdline"]):  # a test that failed leaves nothing behind either
+                if belongs(process, site):
+                    process.kill()
         await temporal.shutdown()
         shutil.rmtree(root, ignore_errors=True)
 
@@ -336,17 +339,18 @@ async def test_sigterm_under_load_cuts_no_request(site):
 async def test_a_daemon_whose_part_dies_leaves_its_models_serving(site):
     """A defect ends the daemon with an error; runners and Envoy serve on, and the next daemon adopts them."""
     await site.load("1.0.0", 1)
-    await asyncio.to_thread(site.daemon.stop)
-    code = "from longshore.worker_host.agent import Agent; import asyncio; from longshore.cli.main import main\n"
-    code += "async def die(self): await asyncio.sleep(1); raise KeyError('a defect')\nAgent.run = die; main()"
+    [runner] = site.runners()
+    site.daemon.kill()
     whole = list(site.daemon.argv)
-    site.daemon.argv[1:3] = ["-c", code]
+    site.sabotage(
+        "import asyncio; from longshore.worker_host.agent import Agent",
+        "async def die(self): await asyncio.sleep(1); raise KeyError('a defect')",
+        "Agent.run = die",
+    )
     site.daemon.start()
-    await site.answers(14)
     assert await asyncio.to_thread(site.daemon.popen.wait, 60) == 1
     assert "SideTaskDied" in site.daemon.log.read_text()
     assert await site.infer() == (200, {"y": 14})
-    [runner] = site.runners()
     site.daemon.argv[:] = whole
     site.daemon.start()
     assert (await site.presence()).boot_id
@@ -394,6 +398,7 @@ async def test_a_state_folder_of_another_worker_is_refused(site):
     assert site.runners() == {runner}
     config.write_text(config.read_text().replace("worker-wrong", WORKER_ID))
     site.daemon.start()
+    assert (await site.presence()).boot_id
 
 
 async def test_a_kill_during_a_load_is_made_good_by_the_next_daemon(site):
