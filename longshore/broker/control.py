@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from longshore.activities.connection import build_id
 from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.devices import DeviceWorkflow
@@ -34,6 +35,7 @@ def control_worker(client: Client, activities: Sequence[Callable[..., Any]], *, 
     return Worker(
         client,
         task_queue=conventions.BROKER_QUEUE,
+        build_id=build_id(),
         workflows=WORKFLOWS,
         activities=activities,
         workflow_runner=SANDBOX,

@@ -18,7 +18,7 @@ from temporalio.client import AsyncActivityCancelledError, Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from longshore.activities.connection import connect
+from longshore.activities.connection import build_id, connect
 from longshore.activities.devices import DeviceActivities, Host
 from longshore.schemas.commands import CommandProgress
 from longshore.schemas.failures import LongshoreError
@@ -136,6 +136,7 @@ class Agent:
         worker = Worker(
             client,
             task_queue=device_queue(self._worker_id),
+            build_id=build_id(),
             activities=[doors.load_model, doors.reload_model, doors.unload_model, doors.report_presence],
             max_concurrent_activities=_SLOTS,
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(maximum=1),
