@@ -34,12 +34,7 @@ from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import DeviceReport, PresenceRequest
 from longshore.workflows.conventions import DELIVERY, device_queue
 
-pytestmark = [
-    pytest.mark.envoy,
-    pytest.mark.skipif(
-        not (shutil.which("envoy") and shutil.which("temporal")), reason="needs the envoy and temporal binaries"
-    ),
-]
+pytestmark = pytest.mark.envoy
 
 WORKER_ID = "worker-real"
 QUEUE = "tests"

