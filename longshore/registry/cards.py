@@ -12,7 +12,7 @@ from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.failures import Failure
-from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.issues import Audience, Issue, Severity
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class CardFile:
     issues: tuple[Issue, ...]
 
 
+BOTH = (Audience.OPS, Audience.ML)
+"""Who is told of a faulty card: those who wrote it and those who deploy it (PRD §5.1)."""
+
 CodeRef = tuple[str, str]
 """A repository and a ref in it."""
 
@@ -46,7 +49,7 @@ def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
     file = f"{shown(ref.repository)}@{ref.ref}:{ref.path}"
     findings = (*document.findings, *_tag_findings(document, ref.ref))
     card = document.model if isinstance(document.model, ModelCard) else None
-    return CardFile(file, fetched.commit, document, card, tuple(finding.in_file(file) for finding in findings))
+    return CardFile(file, fetched.commit, document, card, tuple(finding.in_file(file, *BOTH) for finding in findings))
 
 
 def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
@@ -75,7 +78,7 @@ def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
 
 def code_issue(entry: CardFile, failure: Failure) -> Issue:
     """Say that the code ref of a card leads nowhere."""
-    return entry.document.finding(failure.code, failure.message, "code", "ref").in_file(entry.file)
+    return entry.document.finding(failure.code, failure.message, "code", "ref").in_file(entry.file, *BOTH)
 
 
 def severity_for(entry: ManifestFile) -> Severity:
@@ -95,5 +98,5 @@ def checksum_issue(entry: ManifestFile, card: CardFile) -> Issue | None:
         return None
     severity = Severity.ERROR if entry.for_production else Severity.WARNING
     message = f"{entry.file} runs an artifact without a checksum"
-    issue = card.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(card.file)
+    issue = card.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(card.file, *BOTH)
     return issue.model_copy(update={"severity": severity})

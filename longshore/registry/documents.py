@@ -16,7 +16,7 @@ from longshore.registry.git_process import shown
 from longshore.registry.yaml import Place, YamlDocument, describe, parse
 from longshore.schemas.base import Document
 from longshore.schemas.documents import DocumentKind, schema, validator
-from longshore.schemas.issues import Issue
+from longshore.schemas.issues import Audience, Issue
 
 _INVALID = {
     DocumentKind.MODEL_CARD: "CARD_INVALID",
@@ -56,8 +56,11 @@ class Finding:
     place: Place = ()
     line: int | None = None
 
-    def in_file(self, file: str) -> Issue:
-        return Issue(code=self.code, file=file, place=describe(self.place), line=self.line, message=self.message)
+    def in_file(self, file: str, *told: Audience) -> Issue:
+        """Return the finding as an issue of `file`, of which the Ops team is told unless it says who else."""
+        place = describe(self.place)
+        told = told or (Audience.OPS,)
+        return Issue(code=self.code, file=file, place=place, line=self.line, message=self.message, told=told)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,19 @@ from longshore.schemas.failures import FAILURES
 
 
 class Severity(StrEnum):
+    """Only an ERROR rejects a commit."""
+
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
+    """What was not checked, and because of which error."""
+
+
+class Audience(StrEnum):
+    """Who is told (PRD §5.1 "Validation Results")."""
+
+    OPS = "ops"
+    ML = "ml"
 
 
 class Issue(Message):
@@ -23,6 +34,8 @@ class Issue(Message):
     line: int | None = None
     """1-based line in `file`."""
     message: str
+    told: tuple[Audience, ...] = (Audience.OPS,)
+    """The ML team too where a model card is at fault."""
 
     @property
     def remedy(self) -> str:
