@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, date, datetime
 
 from longshore.registry.git import Git
 from longshore.registry.loading import LoadedCommit, load_snapshot
@@ -32,11 +33,12 @@ class RegistryService:
         return await self._git.effective_head(self._url, head)
 
     async def validate(self, sha: str) -> ValidationResult:
-        return (await self._load(sha)).result
+        """Judge the commit by what holds today; a commit that runs is never judged again."""
+        return (await self._load(sha, today=datetime.now(UTC).date())).result
 
     async def snapshot(self, sha: str) -> RegistrySnapshot:
         """Return what the commit says should run. Raises the first finding of a commit that is rejected."""
-        loaded = await self._load(sha)
+        loaded = await self._load(sha, today=None)
         if loaded.snapshot is None:
             issue = loaded.issues[0]
             raise LongshoreError(issue.code, str(issue))
@@ -54,9 +56,11 @@ class RegistryService:
             )
         return spec
 
-    async def _load(self, sha: str) -> LoadedCommit:
+    async def _load(self, sha: str, *, today: date | None) -> LoadedCommit:
         async with self._loading.setdefault(sha, asyncio.Lock()):
-            loaded = self._loaded.pop(sha, None) or await load_snapshot(self._git, self._url, sha)
+            loaded = self._loaded.pop(sha, None)
+            if loaded is None or today is not None:
+                loaded = await load_snapshot(self._git, self._url, sha, today=today)
             self._loaded[sha] = loaded  # at the end: the dictionary is ordered by last use
         while len(self._loaded) > SNAPSHOTS_KEPT:
             oldest = next(iter(self._loaded))

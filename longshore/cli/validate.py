@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,9 @@ async def validate(path: Path, rev: str | None = None) -> Report:
     if CARD in local.paths:
         return Report("model", local.commit, model_issues(local.paths, local.files, rev), "card and code fit together")
     with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
-        verdict = await examine(Git(Path(cache)), local.commit or "", local.paths, local.files)
+        verdict = await examine(
+            Git(Path(cache)), local.commit or "", local.paths, local.files, datetime.now(UTC).date()
+        )
     held = "nothing"
     if verdict.snapshot is not None:
         deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)

@@ -33,14 +33,14 @@ class CardFile:
     issues: tuple[Issue, ...]
 
 
-BOTH = (Audience.OPS, Audience.ML)
-"""Who is told of a faulty card: those who wrote it and those who deploy it (PRD §5.1)."""
-
 CodeRef = tuple[str, str]
 """A repository and a ref in it."""
 
 # Where in a manifest the reason of a failed fetch is to be looked for.
-_CULPRIT = {"REF_NOT_FOUND": "ref", "REF_AMBIGUOUS": "ref", "CARD_NOT_FOUND": "path"}
+_CULPRIT = {
+    **dict.fromkeys(("REF_NOT_FOUND", "REF_AMBIGUOUS", "REF_NOT_TAG", "REF_NOT_COMMIT", "TAG_MOVED"), "ref"),
+    **dict.fromkeys(("CARD_NOT_FOUND", "PATH_FORBIDDEN", "PATH_NOT_REGULAR", "FILE_TOO_LARGE"), "path"),
+}
 
 
 def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
@@ -49,7 +49,9 @@ def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
     file = f"{shown(ref.repository)}@{ref.ref}:{ref.path}"
     findings = (*document.findings, *_tag_findings(document, ref.ref))
     card = document.model if isinstance(document.model, ModelCard) else None
-    return CardFile(file, fetched.commit, document, card, tuple(finding.in_file(file, *BOTH) for finding in findings))
+    return CardFile(
+        file, fetched.commit, document, card, tuple(finding.in_file(file, *Audience) for finding in findings)
+    )
 
 
 def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
@@ -73,18 +75,18 @@ def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
     finding = entry.document.finding(
         failure.code, failure.message, "model_card_ref", _CULPRIT.get(failure.code, "repository")
     )
-    return finding.in_file(entry.file).model_copy(update={"severity": severity_for(entry)})
+    told = tuple(Audience) if failure.code == "TAG_MOVED" else ()  # it was the ML team that moved it
+    return finding.in_file(entry.file, *told).model_copy(update={"severity": severity_for(entry)})
 
 
 def code_issue(entry: CardFile, failure: Failure) -> Issue:
     """Say that the code ref of a card leads nowhere."""
-    return entry.document.finding(failure.code, failure.message, "code", "ref").in_file(entry.file, *BOTH)
+    return entry.document.finding(failure.code, failure.message, "code", "ref").in_file(entry.file, *Audience)
 
 
 def severity_for(entry: ManifestFile) -> Severity:
     """Return how bad it is that a deployment could not run: only a warning where it is not wanted to."""
-    idle = entry.manifest is not None and entry.manifest.wanted_replicas == 0
-    return Severity.WARNING if idle else Severity.ERROR
+    return Severity.WARNING if entry.is_idle else Severity.ERROR
 
 
 def code_refs(cards: Mapping[ModelCardRef, CardFile]) -> set[CodeRef]:
@@ -98,5 +100,5 @@ def checksum_issue(entry: ManifestFile, card: CardFile) -> Issue | None:
         return None
     severity = Severity.ERROR if entry.for_production else Severity.WARNING
     message = f"{entry.file} runs an artifact without a checksum"
-    issue = card.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(card.file, *BOTH)
+    issue = card.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(card.file, *Audience)
     return issue.model_copy(update={"severity": severity})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from longshore.registry.documents import ReadDocument, read_document
-from longshore.schemas.deployments import DeploymentManifest, ModelCardRef
+from longshore.schemas.base import Document
+from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, ModelCardRef
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.issues import Issue
 from longshore.schemas.workers import WorkerConfig
@@ -19,6 +21,8 @@ FOLDERS = ("models/production", "models/staging", "transactions", "workers", "er
 
 _MODELS = ("models/production/", "models/staging/")
 
+Part = TypeVar("Part", bound=Document)
+
 
 @dataclass(frozen=True)
 class ManifestFile:
@@ -27,12 +31,20 @@ class ManifestFile:
     manifest: DeploymentManifest | None
     card_ref: ModelCardRef | None
     """Also where the rest of the manifest is invalid: its card is checked all the same."""
+    config: DeploymentConfig | None
+    """Likewise: whether some worker could run it is checked all the same."""
 
     @property
     def for_production(self) -> bool:
         """Tell whether it may reach production, by its folder or by its selector."""
-        selector = self.manifest.deployment_config.worker_selector if self.manifest else {}
+        selector = self.config.worker_selector if self.config else {}
         return self.file.startswith("models/production/") or selector.get("pool") == "production"
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nothing of it is to run."""
+        disabled = isinstance(self.document.raw, dict) and self.document.raw.get("enabled") is False
+        return disabled or (self.config is not None and self.config.replicas == 0)
 
 
 @dataclass(frozen=True)
@@ -116,13 +128,22 @@ def _is_read(path: str) -> bool:
 def read_manifest(file: str, data: bytes) -> ManifestFile:
     """Steps 2 and 3: the manifest's schema, in which a ref is a tag or a commit id."""
     document = read_document(DocumentKind.MANIFEST, data)
-    if isinstance(document.model, DeploymentManifest):
-        return ManifestFile(file, document, document.model, document.model.model_card_ref)
-    raw = document.raw.get("model_card_ref") if isinstance(document.raw, dict) else None
+    manifest = document.model if isinstance(document.model, DeploymentManifest) else None
+    card_ref, config = (
+        (manifest.model_card_ref, manifest.deployment_config)
+        if manifest is not None
+        else (_part(ModelCardRef, document, "model_card_ref"), _part(DeploymentConfig, document, "deployment_config"))
+    )
+    return ManifestFile(file, document, manifest, card_ref, config)
+
+
+def _part(model: type[Part], document: ReadDocument, key: str) -> Part | None:
+    """Return one block of a manifest that is invalid as a whole, where that block is valid."""
+    raw = document.raw.get(key) if isinstance(document.raw, dict) else None
     try:
-        return ManifestFile(file, document, None, ModelCardRef.model_validate(raw))
+        return model.model_validate(raw)
     except ValidationError:  # its findings are already there
-        return ManifestFile(file, document, None, None)
+        return None
 
 
 def read_worker(file: str, data: bytes) -> WorkerFile:

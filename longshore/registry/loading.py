@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TypeVar
 
 import structlog
@@ -44,7 +45,7 @@ class LoadedCommit:
     @property
     def result(self) -> ValidationResult:
         """Return what a RegistryCommitWorkflow is told: errors first, capped."""
-        issues = sorted(self.issues, key=lambda issue: issue.severity is not Severity.ERROR)
+        issues = sorted(self.issues, key=lambda issue: list(Severity).index(issue.severity))
         return ValidationResult(
             sha=self.commit.sha,
             author=self.commit.author,
@@ -56,9 +57,10 @@ class LoadedCommit:
         )
 
 
-async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
+async def load_snapshot(git: Git, url: str, sha: str, *, today: date | None) -> LoadedCommit:
     """Take commit `sha` of the registry at `url` through the six steps of PRD §5.1.
 
+    `today` is when it is judged; None where it was accepted before, and is only read again.
     Raises LongshoreError GIT_UNREACHABLE (retriable) when a host does not answer and nothing else is wrong: a commit
     is not rejected for that. Where something else is wrong too, the commit is rejected with all of it.
     """
@@ -67,7 +69,7 @@ async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
     log.info("registry_commit_detected", commit_sha=sha, author=commit.author, timestamp=commit.time.isoformat())
     log.info("registry_validation_started", commit_sha=sha)
     paths = await git.paths(url, sha)
-    verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)))
+    verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)), today)
     errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
     if errors and all(FAILURES[issue.code].retriable for issue in errors):
         raise LongshoreError(errors[0].code, errors[0].message)
@@ -79,7 +81,9 @@ async def load_snapshot(git: Git, url: str, sha: str) -> LoadedCommit:
     return LoadedCommit(commit, verdict.snapshot, verdict.issues)
 
 
-async def examine(git: Git, sha: str, paths: Collection[str], files: Mapping[str, bytes]) -> Verdict:
+async def examine(
+    git: Git, sha: str, paths: Collection[str], files: Mapping[str, bytes], today: date | None
+) -> Verdict:
     """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue."""
     contents = read_contents(paths, files)
     at_once = asyncio.Semaphore(_AT_ONCE)
@@ -95,7 +99,7 @@ async def examine(git: Git, sha: str, paths: Collection[str], files: Mapping[str
     refs = {entry.card_ref for entry in contents.manifests if entry.card_ref is not None}
     fetched = await _each((ref, fetch(ref)) for ref in refs)
     codes = await _each((code, resolve(code)) for code in code_refs(read_cards(fetched)))
-    return judge(sha, contents, fetched, codes)
+    return judge(sha, contents, fetched, codes, today)
 
 
 async def _fetch_card(git: Git, ref: ModelCardRef) -> FetchedCard:

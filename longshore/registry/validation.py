@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 from longshore.registry.cards import CardFile, CodeRef, FetchedCard, checksum_issue, code_issue, fetch_issue, read_card
-from longshore.registry.compatibility import compatibility_issue
-from longshore.registry.contents import RegistryContents
+from longshore.registry.compatibility import Candidates, compatibility_issues
+from longshore.registry.contents import ManifestFile, RegistryContents
+from longshore.registry.documents import Finding
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec, ModelCardRef
 from longshore.schemas.failures import Failure
@@ -22,7 +24,7 @@ class Verdict:
     snapshot: RegistrySnapshot | None
     """None where an issue is an error."""
     issues: tuple[Issue, ...]
-    """Errors and warnings, by file and line."""
+    """All findings, by file and line."""
 
 
 def read_cards(fetched: Mapping[ModelCardRef, FetchedCard | Failure]) -> dict[ModelCardRef, CardFile]:
@@ -35,40 +37,96 @@ def judge(
     contents: RegistryContents,
     fetched: Mapping[ModelCardRef, FetchedCard | Failure],
     code_commits: Mapping[CodeRef, str | Failure],
+    today: date | None,
 ) -> Verdict:
     """Judge a registry by what it holds and by what its references led to.
 
-    `fetched` has an entry for every `card_ref` of the manifests, `code_commits` one for each of `code_refs`.
+    `fetched` has an entry for every `card_ref` of the manifests, `code_commits` one for each of `code_refs`. `today`
+    decides about deprecated schema versions; None where the commit was accepted before.
     """
     cards = read_cards(fetched)
-    issues = {*contents.issues, *_reference_issues(contents, fetched, cards, code_commits)}
-    ordered = tuple(
-        sorted(issues, key=lambda issue: (issue.file, issue.line or 0, issue.place, issue.code, issue.message))
-    )
+    issues = {
+        *contents.issues,
+        *_card_issues(contents, cards, code_commits),
+        *_manifest_issues(contents, fetched, cards, today),
+    }
+    issues |= {note for entry in contents.manifests if (note := _not_checked(entry, fetched, cards)) is not None}
+    ordered = tuple(sorted(issues, key=_order))
     if any(issue.severity is Severity.ERROR for issue in ordered):
         return Verdict(None, ordered)
     return Verdict(_snapshot(sha, contents, cards, code_commits), ordered)
 
 
-def _reference_issues(
+def _order(issue: Issue) -> tuple[object, ...]:
+    """By file and line, and what was not checked after what was."""
+    note = issue.severity is Severity.NOTE
+    return (issue.file, note, issue.line or 0, issue.place, issue.code, issue.message)
+
+
+def _card_issues(
+    contents: RegistryContents, cards: Mapping[ModelCardRef, CardFile], code_commits: Mapping[CodeRef, str | Failure]
+) -> Iterator[Issue]:
+    """Step 4. What is wrong with a card that nobody wants to run keeps nobody from switching it off (PRD §7.4)."""
+    wanted = {entry.card_ref for entry in contents.manifests if not entry.is_idle}
+    for ref, card_file in cards.items():
+        found = [*card_file.issues]
+        if card_file.card is not None:
+            commit = code_commits[card_file.card.code.repository, card_file.card.code.ref]
+            found += [code_issue(card_file, commit)] if isinstance(commit, Failure) else []
+        for issue in found:
+            yield issue if ref in wanted else issue.model_copy(update={"severity": Severity.WARNING})
+
+
+def _manifest_issues(
     contents: RegistryContents,
     fetched: Mapping[ModelCardRef, FetchedCard | Failure],
     cards: Mapping[ModelCardRef, CardFile],
-    code_commits: Mapping[CodeRef, str | Failure],
+    today: date | None,
 ) -> Iterator[Issue]:
-    for card_file in cards.values():
-        yield from card_file.issues
-        if card_file.card is not None:
-            commit = code_commits[card_file.card.code.repository, card_file.card.code.ref]
-            if isinstance(commit, Failure):
-                yield code_issue(card_file, commit)
+    candidates = Candidates(contents.workers)
     for entry in contents.manifests:
         its_card = cards.get(entry.card_ref) if entry.card_ref else None
         if entry.card_ref is not None and isinstance(failure := fetched[entry.card_ref], Failure):
             yield fetch_issue(entry, failure)
         if its_card is not None:
             yield from filter(None, [checksum_issue(entry, its_card)])
-        yield from filter(None, [compatibility_issue(entry, its_card, contents.workers)])
+        yield from compatibility_issues(entry, its_card, candidates, today)
+
+
+def _not_checked(
+    entry: ManifestFile,
+    fetched: Mapping[ModelCardRef, FetchedCard | Failure],
+    cards: Mapping[ModelCardRef, CardFile],
+) -> Issue | None:
+    """Say which steps could not be taken with a manifest, and because of which error."""
+    if entry.is_idle:
+        return None
+    failure = fetched.get(entry.card_ref) if entry.card_ref else None
+    card = cards.get(entry.card_ref) if entry.card_ref else None
+    cause: Finding | Issue | None
+    if card is None:
+        left_out = "its model card (step 4)"
+        left_out += " and whether a worker can run it (step 5)" if entry.config is None else ", its version and size"
+        cause = fetch_issue(entry, failure) if isinstance(failure, Failure) else _first(entry, "model_card_ref")
+    elif entry.config is None:
+        left_out, cause = "whether a worker can run it (step 5)", _first(entry, "deployment_config")
+    elif card.card is None:
+        left_out, cause = "whether it fits on a worker (step 5)", next(iter(card.issues), None)
+    else:
+        return None
+    if cause is None:
+        return None
+    where = f" in line {cause.line}" if cause.line is not None else ""
+    where += f" of {cause.file}" if isinstance(cause, Issue) and cause.file != entry.file else ""
+    note = entry.document.finding("CHECK_SKIPPED", f"not checked: {left_out}; {cause.code}{where} comes first")
+    return note.in_file(entry.file).model_copy(update={"severity": Severity.NOTE})
+
+
+def _first(entry: ManifestFile, block: str) -> Finding | None:
+    """Return the finding that keeps `block` of a manifest from being read: its own first one, else the file's."""
+    findings = entry.document.findings
+    own = [finding for finding in findings if finding.place[:1] == (block,)]
+    return next(iter([*own, *findings]), None)
 
 
 def _snapshot(

@@ -46,19 +46,18 @@ class DeploymentManifest(Document):
         return self.deployment_config.replicas if self.enabled else 0
 
 
-def selects_labels(manifest: DeploymentManifest, labels: Mapping[str, str]) -> bool:
-    """Tell whether a worker with `labels` may run `manifest`: it has every label of the selector (PRD §5.3 phase 1).
+def selects_labels(config: DeploymentConfig, labels: Mapping[str, str]) -> bool:
+    """Tell whether a worker with `labels` may run it: it has every label of the selector (PRD §5.3 phase 1).
 
-    `deployment_config.region` counts as one more label: a model wanted in one region never lands in another.
+    `region` counts as one more label: a model wanted in one region never lands in another.
     """
-    config = manifest.deployment_config
     wanted = [("region", config.region), *config.worker_selector.items()]
     return all(labels.get(name) == value for name, value in wanted)
 
 
 def selects(manifest: DeploymentManifest, worker: WorkerConfig) -> bool:
     """Tell whether `worker` may run `manifest`, by its labels alone."""
-    return selects_labels(manifest, worker.labels.as_dict())
+    return selects_labels(manifest.deployment_config, worker.labels.as_dict())
 
 
 class DeploymentSpec(Message):

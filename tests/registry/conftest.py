@@ -126,7 +126,7 @@ model_card_ref:
 enabled: true
 deployment_config:
   region: us-east-1
-  replicas: 2
+  replicas: 1
   priority: 80
   worker_selector:
     pool: production

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import date
 
 import pytest
 
@@ -10,19 +11,27 @@ from longshore.registry.contents import wanted
 from longshore.registry.loading import MAX_ISSUES, examine, load_snapshot
 from longshore.registry.validation import Verdict, content_digest
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.issues import Severity
 
 SENTIMENT = "models/production/sentiment.yaml"
+TODAY = date(2025, 11, 1)
 
 
-async def judged(git, files: dict[str, str]) -> Verdict:
+async def judged(git, files: dict[str, str], today: date | None = TODAY) -> Verdict:
     content = {path: text.encode() for path, text in files.items()}
-    return await examine(git, "f" * 40, list(content), {path: content[path] for path in wanted(content)})
+    return await examine(git, "f" * 40, list(content), {path: content[path] for path in wanted(content)}, today)
 
 
 async def told(git, files: dict[str, str]) -> list[str]:
-    """Return the findings as lines, without the URL of the model's repository."""
+    """Return the errors and warnings as lines."""
     verdict = await judged(git, files)
-    return [f"{issue.severity} {issue}" for issue in verdict.issues]
+    return [f"{issue.severity} {issue}" for issue in verdict.issues if issue.severity is not Severity.NOTE]
+
+
+async def not_checked(git, files: dict[str, str]) -> list[str]:
+    """Return the notes as lines."""
+    verdict = await judged(git, files)
+    return [str(issue) for issue in verdict.issues if issue.severity is Severity.NOTE]
 
 
 def changed(files: dict[str, str], path: str, old: str, new: str) -> dict[str, str]:
@@ -46,7 +55,7 @@ async def test_a_valid_registry_becomes_a_snapshot(git, valid, model):
 async def test_the_digest_is_of_what_runs(git, valid):
     """Replicas, priority, comments and metadata change nothing that runs; the endpoint does."""
     first = (await judged(git, valid)).snapshot.specs["sentiment"].digest
-    same = changed(valid, SENTIMENT, "replicas: 2\n  priority: 80", "# more\n  replicas: 9\n  priority: 1")
+    same = changed(valid, SENTIMENT, "replicas: 1\n  priority: 80", "# more\n  replicas: 9\n  priority: 1")
     same = same | {SENTIMENT: same[SENTIMENT] + "metadata: {owner: olga@acme.com}\n"}
     assert (await judged(git, same)).snapshot.specs["sentiment"].digest == first
     other = changed(valid, SENTIMENT, "  priority: 80", "  priority: 80\n  endpoint: https://api.acme.com/v1")
@@ -87,7 +96,7 @@ async def test_step_1_what_would_be_overlooked_is_an_error(git, valid):
 
 async def test_step_2_every_error_of_a_manifest_has_its_line(git, valid):
     """All that is wrong with one file is said at once."""
-    text = valid[SENTIMENT].replace("enabled", "enbaled").replace("replicas: 2", "replicas: -1").replace("80", "high")
+    text = valid[SENTIMENT].replace("enabled", "enbaled").replace("replicas: 1", "replicas: -1").replace("80", "high")
     assert await told(git, valid | {SENTIMENT: text}) == [
         f"error {SENTIMENT}:1: MANIFEST_INVALID: enabled is missing",
         f"error {SENTIMENT}:6 (enbaled): UNKNOWN_FIELD: enbaled is no field here: did you mean enabled?",
@@ -156,7 +165,8 @@ async def test_step_4_every_way_to_a_card_can_fail(git, valid, model):
         f"models/staging/{name}.yaml": text.replace("id: sentiment", f"id: {name}") for name, text in variants.items()
     }
     verdict = await judged(git, valid | staged)
-    assert [(issue.file.split("/")[-1], issue.code, issue.place, issue.line) for issue in verdict.issues] == [
+    errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
+    assert [(issue.file.split("/")[-1], issue.code, issue.place, issue.line) for issue in errors] == [
         ("commit.yaml", "REF_NOT_FOUND", "model_card_ref.ref", 5),
         ("folder.yaml", "CARD_NOT_FOUND", "model_card_ref.path", 4),
         ("path.yaml", "CARD_NOT_FOUND", "model_card_ref.path", 4),
@@ -297,6 +307,7 @@ async def test_all_errors_of_a_commit_come_at_once(git, valid, model, make_card)
     assert sorted({issue.code for issue in verdict.issues}) == [
         "CARD_INVALID",
         "CARD_TAG_MISMATCH",
+        "CHECK_SKIPPED",
         "MANIFEST_INVALID",
         "REF_UNPINNED",
         "SELECTOR_MATCHES_NOTHING",
@@ -310,12 +321,12 @@ async def test_a_commit_is_loaded_by_its_id(git, remote, valid):
     """Author and subject come along; an older commit stays loadable."""
     old = remote.commit(valid, "Deploy sentiment")
     new = remote.commit({SENTIMENT: valid[SENTIMENT].replace("enabled: true", "enabled: maybe")}, "Oops")
-    loaded = await load_snapshot(git, remote.url, old)
+    loaded = await load_snapshot(git, remote.url, old, today=TODAY)
     assert loaded.snapshot.sha == old
     assert (loaded.result.author, loaded.result.subject) == ("Olga Ops <olga@acme.com>", "Deploy sentiment")
     assert loaded.result.accepted
     assert (loaded.result.deployments, loaded.result.workers) == (1, ("worker-a",))
-    rejected = await load_snapshot(git, remote.url, new)
+    rejected = await load_snapshot(git, remote.url, new, today=TODAY)
     assert rejected.snapshot is None
     assert not rejected.result.accepted
 
@@ -327,25 +338,25 @@ async def test_a_commit_is_not_rejected_because_a_host_is_down(git, remote, vali
     )
     down = remote.commit(files)
     with pytest.raises(LongshoreError, match="GIT_UNREACHABLE"):
-        await load_snapshot(git, remote.url, down)
+        await load_snapshot(git, remote.url, down, today=TODAY)
     bad = remote.commit({"workers/worker-a.yaml": "worker_id: worker-a\n"})
-    loaded = await load_snapshot(git, remote.url, bad)
+    loaded = await load_snapshot(git, remote.url, bad, today=TODAY)
     assert {issue.code for issue in loaded.issues} >= {"GIT_UNREACHABLE", "WORKER_CONFIG_INVALID"}
 
 
 async def test_a_second_validation_needs_no_model_repository(git, remote, valid, model):
     """Cards are cached by commit: a registry change that touches no reference asks no model host."""
     remote.commit(valid)
-    await load_snapshot(git, remote.url, remote.head())
+    await load_snapshot(git, remote.url, remote.head(), today=TODAY)
     shutil.rmtree(model.bare)
-    again = remote.commit({SENTIMENT: valid[SENTIMENT].replace("replicas: 2", "replicas: 3")})
-    assert (await load_snapshot(git, remote.url, again)).snapshot is not None
+    again = remote.commit({SENTIMENT: valid[SENTIMENT].replace("replicas: 1", "replicas: 3")})
+    assert (await load_snapshot(git, remote.url, again, today=TODAY)).snapshot is not None
 
 
 async def test_a_thousand_issues_are_capped_in_the_payload(git, remote):
     """What is left out is counted, and errors come before warnings."""
     sha = remote.commit({f"models/staging/m{number}.yaml": "x: 1\n" for number in range(100)})
-    result = (await load_snapshot(git, remote.url, sha)).result
+    result = (await load_snapshot(git, remote.url, sha, today=TODAY)).result
     assert len(result.issues) == MAX_ISSUES
     assert result.truncated > 0
     assert len(result.model_dump_json()) < 200_000
