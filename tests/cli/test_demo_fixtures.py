@@ -107,6 +107,17 @@ def test_each_change_is_one_commit_on_top(registry: Registry):
     assert registry.repository.git("show", "--stat", "--format=", "HEAD").count("|") == 1
 
 
+def test_a_blunder_is_undone_by_the_next_commit(registry: Registry):
+    """The bad push breaks both manifests; what follows carries none of it."""
+    registry.deploy()
+    good = {file.name: file.read_text() for file in registry.manifests()}
+    registry.blunder("Oops")
+    assert all(file.read_text() != good[file.name] for file in registry.manifests())
+    registry.undo()
+    registry.pin("sentiment-prod", "1.0.0", "As it was")
+    assert {file.name: file.read_text() for file in registry.manifests()} == good
+
+
 def test_a_push_goes_on_top_of_what_the_broker_has_pushed(registry: Registry, tmp_path: Path):
     """The broker writes its state meanwhile; the operator's push keeps it."""
     broker = Repository(registry.repository.bare, tmp_path / "broker", "Broker Bot")

@@ -76,6 +76,9 @@ def test_the_demo_keeps_its_promises_until_ctrl_c(state: Path):
         assert load["failed"] == 0
         assert set(load["versions"]) == {"1.0.0", "1.1.0"}
         assert load["requests"] == load["outcomes"]["200"] > 1000
+    (bad,) = [step["facts"] for step in told["steps"] if step["name"] == "bad push: push → refused"]
+    assert {"REF_UNPINNED", "UNKNOWN_FIELD", "MANIFEST_INVALID"} <= set(bad["codes"])
+    assert bad["refused"]["failed"] == 0
 
 
 def paste(line: str) -> int:

@@ -23,7 +23,7 @@ def main(
         Path, typer.Option(help="Folder for everything that the demo makes.", envvar="LONGSHORE_STATE_DIR")
     ] = Path("demo-state"),
 ) -> None:
-    """Show everything at work on this machine, with real models: deploy, update under load, go back, disable."""
+    """Show everything at work on this machine, with real models: deploy, update, go back, a bad push, disable."""
     from longshore.cli import exits  # noqa: PLC0415 (`--help` needs none of this)
     from longshore.cli.demo.performance import perform  # noqa: PLC0415
     from longshore.cli.demo.report import Report  # noqa: PLC0415

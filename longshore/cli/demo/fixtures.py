@@ -76,6 +76,7 @@ class Registry:
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
+        self._good = ""
 
     def create(self, urls: dict[str, str]) -> str:
         """Lay out the registry with its devices and no deployment yet; return the first commit."""
@@ -110,12 +111,32 @@ class Registry:
     def disable(self, deployment: str, message: str) -> str:
         return self._edit(deployment, "enabled: ", "enabled: false", message)
 
+    def blunder(self, message: str) -> str:
+        """Push what happens in a hurry: a branch where a tag belongs, and a field misspelt in another manifest."""
+        self._good = self.repository.git("rev-parse", "HEAD")
+        self._replace("sentiment-prod", "ref: v", "ref: main")
+        self._replace("digits-prod", "replicas: ", "replcas: 2")
+        return self._push(message)
+
+    def undo(self) -> None:
+        """Lay the manifests out as they were before the blunder, for the next commit to bring."""
+        self.repository.git("checkout", "--quiet", self._good, "--", "models")
+
+    def errors(self) -> list[str]:
+        """Return the error files that the broker has written to git, oldest first."""
+        self.repository.git("pull", "--quiet", "--rebase", "origin", "main")
+        return sorted(file.name for file in (self.repository.clone / "errors").glob("*.yaml"))
+
     def history(self) -> list[str]:
         """Return what everyone has committed, the broker's records among it, newest first."""
         self.repository.git("pull", "--quiet", "--rebase", "origin", "main")
         return self.repository.git("log", "--format=%h  %<(14,trunc)%an  %s").splitlines()
 
     def _edit(self, deployment: str, start: str, line: str, message: str) -> str:
+        self._replace(deployment, start, line)
+        return self._push(message)
+
+    def _replace(self, deployment: str, start: str, line: str) -> None:
         """Replace the one line that begins with `start`, as a person would: the rest stays as it is."""
         manifest = self.repository.clone / "models" / "production" / f"{deployment}.yaml"
         lines = manifest.read_text().splitlines()
@@ -123,7 +144,6 @@ class Registry:
             text[: len(text) - len(text.lstrip())] + line if text.lstrip().startswith(start) else text for text in lines
         ]
         manifest.write_text("\n".join(changed) + "\n")
-        return self._push(message)
 
     def _push(self, message: str) -> str:
         self.repository.commit(message)

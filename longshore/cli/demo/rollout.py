@@ -12,6 +12,7 @@ from longshore.cli.demo.report import Step
 from longshore.cli.demo.stage import Stage
 from longshore.schemas.commits import CommitOutcome, CommitResult
 from longshore.schemas.devices import ModelReport
+from longshore.schemas.issues import Severity
 from longshore.schemas.lifecycle import ModelState
 
 BEGIN_TIMEOUT = 30.0  # seconds from the webhook to a workflow, or from the workflow to its plan
@@ -28,6 +29,29 @@ async def follow(stage: Stage, sha: str, step: Step, tick: Tick = lambda: None) 
 
     `tick` is called at every look. The step's facts are filled with the seconds from the push to each event.
     """
+    began = time.monotonic()
+    result = await _carried_out(stage, sha, step, tick)
+    _judge(result)
+    await _agree(stage)
+    step.facts["devices_agree"] = round(time.monotonic() - began, 3)
+    stage.screen.good(f"commit {sha[:10]}: {result.summary}")
+    return result
+
+
+async def refused(stage: Stage, sha: str, step: Step) -> CommitResult:
+    """Announce the push of `sha` and return its workflow's result. Raises DemoFailed unless it was rejected."""
+    result = await _carried_out(stage, sha, step, lambda: None)
+    if result.outcome is not CommitOutcome.REJECTED:
+        raise DemoFailed(f"commit {sha[:10]} should have been rejected: {result.summary}")
+    stage.screen.good(f"commit {sha[:10]}: {result.summary}")
+    for issue in result.issues:
+        stage.screen.say(f"{issue.severity} {issue}")
+        if issue.severity is Severity.ERROR:
+            stage.screen.say(f"      → {issue.remedy}")
+    return result
+
+
+async def _carried_out(stage: Stage, sha: str, step: Step, tick: Tick) -> CommitResult:
     began = time.monotonic()
     screen, watcher = stage.screen, stage.watcher
     status = await stage.announce()
@@ -50,10 +74,6 @@ async def follow(stage: Stage, sha: str, step: Step, tick: Tick = lambda: None) 
         ending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ending
-    _judge(result)
-    await _agree(stage)
-    step.facts["devices_agree"] = round(time.monotonic() - began, 3)
-    screen.good(f"commit {sha[:10]}: {result.summary}")
     return result
 
 

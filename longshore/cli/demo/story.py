@@ -1,4 +1,7 @@
-"""The acts: deploy, infer, update under load, go back, disable. Each raises DemoFailed when its promise breaks."""
+"""The acts: deploy, infer, update under load, go back, a bad push, disable.
+
+Each raises DemoFailed when its promise breaks.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ async def play(stage: Stage, set_up_until: float) -> None:
     stage.report.first_answer_seconds = round(stage.screen.seconds - set_up_until, 3)
     await change_under_load(stage, f"Update sentiment to {NEW} under load", NEW, f"Deploy sentiment {NEW}")
     await change_under_load(stage, f"Go back to {OLD} under load", OLD, f"Back to sentiment {OLD}: a forward commit")
+    await refuse(stage)
     await disable(stage)
 
 
@@ -87,6 +91,23 @@ async def change_under_load(stage: Stage, title: str, version: str, message: str
             stage.screen.good(f"{worker_id} {SENTIMENT} {version}: {answer.text}")
 
 
+async def refuse(stage: Stage) -> None:
+    stage.screen.act("A bad push: refused as a whole, with every reason, and nothing that runs changes")
+    before = await _running(stage)
+    worker_id = (await rollout.holders(stage, SENTIMENT))[0]
+    with stage.report.step("bad push: push → refused") as step:
+        async with Load(f"{stage.data_url(worker_id)}/infer/{SENTIMENT}", REVIEW, CONNECTIONS, pause=PAUSE) as load:
+            await load.more(AROUND)
+            result = await rollout.refused(stage, stage.registry.blunder("Update both, quickly"), step)
+            await load.more(AROUND)
+        step.facts |= {"codes": sorted({issue.code for issue in result.issues}), "refused": load_facts(load)}
+        stage.screen.good(f"written to git: errors/{stage.registry.errors()[-1]}")
+        if load.failed or await _running(stage) != before:
+            raise DemoFailed(f"a refused push changed what runs: {before} before, {await _running(stage)} after")
+        stage.screen.good(f"as before: {len(before)} replicas; {load.total} requests meanwhile, {load.failed} failed")
+    stage.registry.undo()
+
+
 async def disable(stage: Stage) -> None:
     stage.screen.act("Disable digits: callers are told so")
     workers = await rollout.holders(stage, DIGITS)
@@ -101,6 +122,12 @@ async def disable(stage: Stage) -> None:
 async def ask(base: str, deployment: str, document: dict[str, Any]) -> httpx2.Response:
     async with client() as http:
         return await http.post(f"{base}/infer/{deployment}", json=document)
+
+
+async def _running(stage: Stage) -> dict[tuple[str, str], tuple[object, ...]]:
+    """Return what identifies each replica: a model that was loaded anew has another time."""
+    models = await stage.watcher.models()
+    return {key: (m.state, m.version, m.digest, m.generation, m.loaded_at) for key, m in models.items()}
 
 
 def _tell_load(stage: Stage, facts: dict[str, Any]) -> None:
