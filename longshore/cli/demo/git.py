@@ -8,6 +8,8 @@ from pathlib import Path
 
 from longshore.cli.demo.processes import DemoFailed
 
+PUSH_TRIES = 5  # the broker may push its records at the same instant
+
 
 def git(directory: Path, *arguments: str, author: str) -> str:
     """Run git in `directory` as `author`, untouched by this user's own configuration. Raises DemoFailed."""
@@ -61,9 +63,15 @@ class Repository:
 
     def push(self) -> str:
         """Push the branch and its tags, on top of what others have pushed; return the head's id."""
-        if self.git("ls-remote", "--heads", "origin", "main"):
-            self.git("pull", "--quiet", "--rebase", "origin", "main")
-        self.git("push", "--quiet", "--tags", "origin", "main")
+        for left in reversed(range(PUSH_TRIES)):
+            if self.git("ls-remote", "--heads", "origin", "main"):
+                self.git("pull", "--quiet", "--rebase", "origin", "main")
+            try:
+                self.git("push", "--quiet", "--tags", "origin", "main")
+                break
+            except DemoFailed:
+                if not left:
+                    raise
         return self.git("rev-parse", "HEAD")
 
     def git(self, *arguments: str, directory: Path | None = None) -> str:
