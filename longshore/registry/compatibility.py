@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 from longshore.registry.cards import CardFile, severity_for
 from longshore.registry.contents import ManifestFile, WorkerFile
@@ -12,10 +14,35 @@ from longshore.schemas.deployments import DeploymentConfig, selects_labels
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.plans import Demand
 from longshore.schemas.quantities import format_memory
-from longshore.schemas.workers import WorkerConfig
+from longshore.schemas.workers import Capacity, WorkerConfig
 
 # So many workers are named in one message: 200 such messages stay far under Temporal's 2 MB.
 _NAMED = 50
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers that one selector matches, and what hundreds of them have in common: a few sizes and versions."""
+
+    workers: tuple[WorkerFile, ...]
+
+    @cached_property
+    def configs(self) -> tuple[WorkerConfig, ...]:
+        return tuple(worker.config for worker in self.workers if worker.config is not None)
+
+    @property
+    def all_readable(self) -> bool:
+        return len(self.configs) == len(self.workers)
+
+    @cached_property
+    def sizes(self) -> frozenset[tuple[int, float, int]]:
+        """Bytes, cores, GPUs of an empty worker."""
+        return frozenset(_size(config.capacity) for config in self.configs)
+
+    @cached_property
+    def versions(self) -> frozenset[str]:
+        """Every schema version that one of them supports."""
+        return frozenset(version for config in self.configs for version in config.supported_schema_versions)
 
 
 class Candidates:
@@ -27,14 +54,14 @@ class Candidates:
     def __init__(self, workers: Collection[WorkerFile]) -> None:
         self.all = tuple(workers)
         self._labels = [(worker, worker.labels) for worker in workers]
-        self._matching: dict[object, tuple[WorkerFile, ...]] = {}
+        self._groups: dict[object, Group] = {}
 
-    def matching(self, config: DeploymentConfig) -> tuple[WorkerFile, ...]:
-        # A registry has hundreds of workers, and far fewer selectors than deployments.
+    def matching(self, config: DeploymentConfig) -> Group:
         key = (config.region, frozenset(config.worker_selector.items()))
-        if key not in self._matching:
-            self._matching[key] = tuple(worker for worker, labels in self._labels if selects_labels(config, labels))
-        return self._matching[key]
+        if key not in self._groups:
+            fitting = (worker for worker, labels in self._labels if selects_labels(config, labels))
+            self._groups[key] = Group(tuple(fitting))
+        return self._groups[key]
 
 
 def compatibility_issues(
@@ -53,13 +80,15 @@ def compatibility_issues(
         yield _issue(entry, "REGION_MISMATCH", message, "worker_selector", "region")
         return
     matching = candidates.matching(config)
-    if not matching:
+    if not matching.workers:
         place = "worker_selector" if config.worker_selector else "region"
         message = f"no worker has {_wanted(config)}; there {_present(candidates.all)}"
         yield _issue(entry, "SELECTOR_MATCHES_NOTHING", message, place)
         return
-    if not entry.is_idle and config.replicas > len(matching):
-        message = f"{config.replicas} replicas are wanted, and {_count(len(matching), 'worker')} can take one each"
+    if not entry.is_idle and config.replicas > len(matching.workers):
+        message = (
+            f"{config.replicas} replicas are wanted, and {_count(len(matching.workers), 'worker')} can take one each"
+        )
         issue = _issue(entry, "REPLICAS_EXCEED_WORKERS", message, "replicas")
         yield issue.model_copy(update={"severity": Severity.WARNING})
     if card is not None:
@@ -67,17 +96,13 @@ def compatibility_issues(
         yield from _size_issues(entry, card, matching)
 
 
-def _schema_issues(
-    entry: ManifestFile, card: CardFile, matching: tuple[WorkerFile, ...], today: date | None
-) -> Iterator[Issue]:
+def _schema_issues(entry: ManifestFile, card: CardFile, matching: Group, today: date | None) -> Iterator[Issue]:
     version = card.document.text_at("schemaVersion")
-    configs = [worker.config for worker in matching if worker.config is not None]
     if version is None:
         return
-    running = {v for config in configs for v in matrix().running(config.supported_schema_versions, version)}
-    unreadable = len(configs) < len(matching)
-    if not running and not unreadable:
-        supported = [f"{c.worker_id} supports {', '.join(c.supported_schema_versions)}" for c in configs]
+    running = matrix().running(matching.versions, version)
+    if not running and matching.all_readable:
+        supported = [f"{c.worker_id} supports {', '.join(c.supported_schema_versions)}" for c in matching.configs]
         message = f"no matching worker runs schemaVersion {version} of {card.file}: {_listed(supported, '; ')}"
         yield _issue(entry, "SCHEMA_INCOMPATIBLE", message, "worker_selector")
     row = matrix().deprecation(running)
@@ -91,30 +116,30 @@ def _schema_issues(
     yield issue.model_copy(update={"severity": severity_for(entry) if over else Severity.WARNING})
 
 
-def _size_issues(entry: ManifestFile, card: CardFile, matching: tuple[WorkerFile, ...]) -> Iterator[Issue]:
+def _size_issues(entry: ManifestFile, card: CardFile, matching: Group) -> Iterator[Issue]:
     """Yield what is missing where a replica would not fit on any matching worker, even on an empty one."""
-    configs = [worker.config for worker in matching if worker.config is not None]
-    if card.card is None or len(configs) < len(matching):
+    if card.card is None or not matching.all_readable:
         return
     need = Demand.of(card.card.resources)
-    lacking = [(config.worker_id, _lacks(config, need)) for config in configs]
-    if all(shortfalls for _, shortfalls in lacking):
-        told = _listed([f"{worker_id} has {', '.join(shortfalls)}" for worker_id, shortfalls in lacking], "; ")
-        message = f"a replica needs {need}, more than any matching worker has when it is empty: {told}"
-        yield _issue(entry, "CAPACITY_INSUFFICIENT", message, "worker_selector")
+    if any(memory >= need.memory and cpu >= need.cpu and gpu >= need.gpu for memory, cpu, gpu in matching.sizes):
+        return
+    told = _listed([f"{config.worker_id} has {_lacks(config.capacity, need)}" for config in matching.configs], "; ")
+    message = f"a replica needs {need}, more than any matching worker has when it is empty: {told}"
+    yield _issue(entry, "CAPACITY_INSUFFICIENT", message, "worker_selector")
 
 
-def _lacks(worker: WorkerConfig, need: Demand) -> list[str]:
-    capacity = worker.capacity
-    return [
-        text
-        for text, offered, needed in (
-            (f"{format_memory(capacity.memory_bytes)} memory", capacity.memory_bytes, need.memory),
-            (f"{capacity.max_cpu:g} CPU", capacity.max_cpu, need.cpu),
-            (f"{capacity.max_gpu} GPU", capacity.max_gpu, need.gpu),
-        )
-        if needed > offered
+def _size(capacity: Capacity) -> tuple[int, float, int]:
+    return capacity.memory_bytes, capacity.max_cpu, capacity.max_gpu
+
+
+def _lacks(capacity: Capacity, need: Demand) -> str:
+    memory, cpu, gpu = _size(capacity)
+    lacking = [
+        *([f"{format_memory(memory)} memory"] if need.memory > memory else []),
+        *([f"{cpu:g} CPU"] if need.cpu > cpu else []),
+        *([f"{gpu} GPU"] if need.gpu > gpu else []),
     ]
+    return ", ".join(lacking)
 
 
 def _wanted(config: DeploymentConfig) -> str:
