@@ -23,6 +23,8 @@ class LocalFiles:
     """The content of those paths that were wanted."""
     commit: str | None
     """None where files were read as they lie in the folder."""
+    prefix: str = ""
+    """Where the folder lies in its repository: `ops/`, or empty for the root."""
 
 
 Wanted = Callable[[Collection[str]], Collection[str]]
@@ -52,14 +54,15 @@ async def read_local(folder: Path, rev: str | None, wanted: Wanted, inherited: M
     if rev is None and bare == "true":
         rev = "HEAD"
     if rev is not None:
-        return await _read_revision(Repository(Path(git_dir), environment), rev, prefix, wanted)
+        return await read_revision(Repository(Path(git_dir), environment), rev, wanted, prefix)
     listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = await run_git(folder, listing, environment=environment, discover=True)
     names = (os.fsdecode(name) for name in listed.stdout.split(b"\0") if name)
-    return await asyncio.to_thread(_read_folder, folder, names, wanted)
+    return await asyncio.to_thread(_read_folder, folder, names, wanted, prefix)
 
 
-async def _read_revision(repository: Repository, rev: str, prefix: str, wanted: Wanted) -> LocalFiles:
+async def read_revision(repository: Repository, rev: str, wanted: Wanted, prefix: str = "") -> LocalFiles:
+    """Read what is under `prefix` at a revision. Raises UnusablePath."""
     commit = await repository.commit_id(rev)
     if commit is None:
         raise UnusablePath(f"there is no revision {rev}")
@@ -69,13 +72,13 @@ async def _read_revision(repository: Repository, rev: str, prefix: str, wanted: 
         raise UnusablePath(f"the folder {prefix} is not in {rev}") from failed
     chosen = wanted(tuple(tree))
     blobs = await repository.blobs({tree[path] for path in chosen})
-    return LocalFiles(tuple(tree), {path: blobs[tree[path]] for path in chosen}, commit)
+    return LocalFiles(tuple(tree), {path: blobs[tree[path]] for path in chosen}, commit, prefix)
 
 
 def _walk(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _read_folder(folder: Path, names: Iterable[str], wanted: Wanted) -> LocalFiles:
+def _read_folder(folder: Path, names: Iterable[str], wanted: Wanted, prefix: str = "") -> LocalFiles:
     paths = tuple(sorted({name for name in names if (folder / name).is_file()}))
-    return LocalFiles(paths, {path: (folder / path).read_bytes() for path in wanted(paths)}, None)
+    return LocalFiles(paths, {path: (folder / path).read_bytes() for path in wanted(paths)}, None, prefix)

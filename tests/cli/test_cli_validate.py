@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def commit_all(folder: Path) -> None:
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "all")
+
+
+@pytest.fixture(autouse=True)
+def _local_repositories(monkeypatch):
+    """The model repositories of these tests are folders, which the policy forbids unless it is told otherwise."""
+    monkeypatch.setenv("LONGSHORE_REPOSITORY_SCHEMES", "file,https,ssh")
 
 
 @pytest.fixture
@@ -76,16 +83,79 @@ def test_findings_are_told_by_file_with_line_and_remedy(registry, capsys):
     assert capsys.readouterr().out == GOLDEN
 
 
-def test_json_has_the_same_facts(registry, capsys):
+@pytest.mark.parametrize("flags", [["--json"], ["--format", "json"]])
+def test_json_has_the_same_facts(registry, capsys, flags):
     """One document with every issue and its remedy."""
     manifest = registry / "models/staging/hello.yaml"
     manifest.write_text(manifest.read_text().replace("v0.1.0", "main"))
-    assert run(["validate", str(registry), "--json"]) == exits.FAILED
+    assert run(["validate", str(registry), *flags]) == exits.FAILED
     document = json.loads(capsys.readouterr().out)
     assert (document["what"], document["valid"], document["errors"], document["commit"]) == ("registry", False, 1, None)
     (issue,) = document["issues"]
     assert (issue["code"], issue["line"], issue["place"]) == ("REF_UNPINNED", 5, "model_card_ref.ref")
     assert issue["remedy"] == "Pin a tag vX.Y.Z or a commit id; branches are not accepted."
+
+
+@pytest.fixture
+def faulty_card(registry, model) -> str:
+    """A released card with two faults, which a second deployment runs too; returns its name in findings."""
+    card = model / "model-card.yaml"
+    card.write_text(card.read_text().replace("framework: custom", "framework: cobol").replace("0.1.0", "0.2.0"))
+    card.write_text(card.read_text().replace("batch_size: 32", "batch_size: none"))
+    commit_all(model)
+    git(model, "tag", "v0.2.0")
+    for name in ("hello", "again"):
+        manifest = MANIFEST.format(url=model.as_uri()).replace("v0.1.0", "v0.2.0").replace("id: hello", f"id: {name}")
+        (registry / f"models/staging/{name}.yaml").write_text(manifest)
+    return f"{model.as_uri()}@v0.2.0:model-card.yaml"
+
+
+def test_a_card_is_quoted_as_it_was_fetched(registry, faulty_card, capsys):
+    """Its line is shown although the card lies in another repository, and its team is told too."""
+    assert run(["validate", str(registry)]) == exits.FAILED
+    told = capsys.readouterr().out
+    assert f"{faulty_card}\n  error CARD_INVALID (line 8, runtime.framework), for ops and ml\n" in told
+    assert "      8 |   framework: cobol\n        |   ^^^^^^^^^^^^^^^^\n" in told
+
+
+def test_no_credential_is_quoted(registry, capsys):
+    """What a finding quotes may stand in the public log of a CI job."""
+    manifest = registry / "models/staging/hello.yaml"
+    manifest.write_text(manifest.read_text().replace("file://", "https://olga:s3cr3t@git.example.com"))
+    assert run(["validate", str(registry)]) == exits.FAILED
+    told = capsys.readouterr().out
+    assert "CREDENTIALS_IN_URL" in told
+    assert "|   repository: https://git.example.com" in told
+    assert run(["validate", str(registry), "--format", "sarif"]) == exits.FAILED
+    assert "s3cr3t" not in told + capsys.readouterr().out
+
+
+def test_a_hostile_line_cannot_move_the_cursor(registry, capsys):
+    """An escape sequence in a manifest is shown as what it is, not obeyed."""
+    manifest = registry / "models/staging/hello.yaml"
+    manifest.write_text(manifest.read_text().replace("v0.1.0", "v0.1.0\u202e x") + "# \u001b[2J\n")
+    assert run(["validate", str(registry)]) == exits.FAILED
+    told = capsys.readouterr().out
+    assert not {"\u001b", "\u202e"} & set(told)
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colour_is_for_terminals_that_want_it(registry, no_color, coloured, monkeypatch, capsys):
+    """A terminal gets colours unless NO_COLOR is set; what is piped gets none."""
+    (registry / "errors/.gitkeep").unlink()
+    assert run(["validate", str(registry)]) == exits.FAILED
+    assert "\x1b[" not in capsys.readouterr().out
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(["validate", str(registry)]) == exits.FAILED
+    assert ("\x1b[1;31m" in capsys.readouterr().out) is coloured
+
+
+def test_settings_that_are_wrong_have_the_usage_code(registry, capsys):
+    """The policy is read as the broker reads it: flag, variable, file."""
+    assert run(["validate", str(registry), "--repository-max-size", "much"]) == exits.USAGE
+    assert "--repository-max-size" in capsys.readouterr().err
 
 
 def test_a_revision_is_judged_as_it_was(registry, capsys):
@@ -140,11 +210,11 @@ def test_an_absent_revision_is_named(registry, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("entrypoint: src.model", "entrypoint: src.modle", "ENTRYPOINT_INVALID (line 21, code.entrypoint)"),
-        ("module: src.preprocessing", "module: src.prep", "PROCESSING_INVALID (line 23, preprocessing.module)"),
-        ("path: src/", "path: code/", "CODE_PATH_INVALID (line 19, code.path)"),
-        ("ref: v0.1.0", "ref: v0.2.0", "CARD_TAG_MISMATCH (line 20, code.ref)"),
-        ("framework: custom", "framework: cobol", "CARD_INVALID (line 8, runtime.framework)"),
+        ("entrypoint: src.model", "entrypoint: src.modle", "ENTRYPOINT_INVALID (line 21, code.entrypoint), for ml"),
+        ("module: src.preprocessing", "module: src.prep", "PROCESSING_INVALID (line 23, preprocessing.module), for ml"),
+        ("path: src/", "path: code/", "CODE_PATH_INVALID (line 19, code.path), for ml"),
+        ("ref: v0.1.0", "ref: v0.2.0", "CARD_TAG_MISMATCH (line 20, code.ref), for ml"),
+        ("framework: custom", "framework: cobol", "CARD_INVALID (line 8, runtime.framework), for ml"),
     ],
 )
 def test_a_model_is_checked_before_anyone_deploys_it(model, capsys, old, new, expected):
@@ -165,18 +235,24 @@ def test_a_model_is_checked_against_its_tag(model, capsys):
 
 GOLDEN = """\
 errors
-  error STRUCTURE_INVALID
+  error STRUCTURE_INVALID, for ops
     the folder errors is missing
     → Create the folder (a .gitkeep keeps it), or start from `longshore init registry`.
 
 models/staging/hello.yaml
-  error MANIFEST_INVALID (line 1)
+  error MANIFEST_INVALID (line 1), for ops
+      1 | id: hello
+        | ^^^^^^^^^
     enabled is missing
     → Mend the manifest: docs/registry.md lists the fields.
-  error REF_UNPINNED (line 5, model_card_ref.ref)
+  error REF_UNPINNED (line 5, model_card_ref.ref), for ops
+      5 |   ref: main
+        |   ^^^^^^^^^
     'main' is neither a tag vX.Y.Z nor a commit id of 7 to 40 hexadecimal digits
     → Pin a tag vX.Y.Z or a commit id; branches are not accepted.
-  error UNKNOWN_FIELD (line 6, enbaled)
+  error UNKNOWN_FIELD (line 6, enbaled), for ops
+      6 | enbaled: true
+        | ^^^^^^^^^^^^^
     enbaled is no field here: did you mean enabled?
     → Remove the field or correct its spelling.
 

@@ -1,0 +1,96 @@
+"""What was found, about what, and where it stands: the facts that every format of `longshore validate` shows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longshore.registry.contents import wanted
+from longshore.registry.git import Git
+from longshore.registry.loading import examine
+from longshore.registry.local import LocalFiles, read_local
+from longshore.registry.model_repository import CARD, model_issues, wanted_of_model
+from longshore.registry.sources import Sources, read_sources
+from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.policies import RepositoryPolicy
+
+
+@dataclass(frozen=True)
+class Report:
+    what: str
+    """`registry` or `model`."""
+    commit: str | None
+    prefix: str
+    """Where the folder lies in its repository: `ops/`, or empty."""
+    issues: tuple[Issue, ...]
+    sources: Sources
+    summary: str
+    """What the thing holds, for a person."""
+
+    def count(self, severity: Severity) -> int:
+        return sum(issue.severity is severity for issue in self.issues)
+
+    @property
+    def valid(self) -> bool:
+        return not self.count(Severity.ERROR)
+
+
+async def check(path: Path, rev: str | None, policy: RepositoryPolicy) -> Report:
+    """Check what lies at `path`. Cards are fetched afresh from the repositories that the manifests name.
+
+    Raises UnusablePath.
+    """
+    local = await read_local(path, rev, lambda paths: wanted_of_model(paths) or wanted(paths), os.environ)
+    if CARD in local.paths:
+        return _check_model(local, rev)
+    with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
+        return await check_registry(repositories(Path(cache), policy), local)
+
+
+async def check_registry(git: Git, local: LocalFiles) -> Report:
+    """Judge a registry as the broker does, cards fetched by `git`."""
+    verdict = await examine(git, local.commit or "", local.paths, local.files)
+    held = "nothing"
+    if verdict.snapshot is not None:
+        deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)
+        held = f"{counted(deployments, 'deployment')}, {counted(workers, 'worker')}"
+    sources = await read_sources(git, local.paths, local.files, verdict.issues)
+    return Report("registry", local.commit, local.prefix, verdict.issues, sources, held)
+
+
+def repositories(
+    cache: Path,
+    policy: RepositoryPolicy,  # noqa: ARG001 (Git does not take it yet)
+    *,
+    fetch_limit: float = 120.0,
+) -> Git:
+    """Return the repositories that cards may come from, kept under `cache`."""
+    return Git(cache, fetch_limit=fetch_limit)
+
+
+def _check_model(local: LocalFiles, rev: str | None) -> Report:
+    # Nobody deploys it yet: these are for those who write the card.
+    issues = tuple(
+        issue.model_copy(update={"told": (Audience.ML,)}) for issue in model_issues(local.paths, local.files, rev)
+    )
+    return Report("model", local.commit, local.prefix, issues, Sources(local.files), "card and code fit together")
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """Return the facts for programs."""
+    return {
+        "what": report.what,
+        "commit": report.commit,
+        "valid": report.valid,
+        "errors": report.count(Severity.ERROR),
+        "warnings": report.count(Severity.WARNING),
+        "notes": report.count(Severity.NOTE),
+        "issues": [{**issue.model_dump(mode="json"), "remedy": issue.remedy} for issue in report.issues],
+    }
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
