@@ -14,15 +14,23 @@ from pydantic.fields import FieldInfo
 
 from longshore.broker.settings import BrokerSettings, UpSettings
 from longshore.cli.durations import format_duration
+from longshore.cli.pre_receive import HookSettings
 from longshore.cli.settings import is_secret
 from longshore.schemas.failures import FAILURES, Backoff, Category
+from longshore.schemas.policies import RepositoryPolicy
 from longshore.telemetry import events
 from longshore.worker_host.settings import WorkerHostSettings
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 WRITTEN_BY = "<!-- Written by `python3 dev.py docs`; do not edit. -->"
-SETTINGS: dict[str, type[BaseModel]] = {"up": UpSettings, "broker": BrokerSettings, "worker-host": WorkerHostSettings}
+SETTINGS: dict[str, type[BaseModel]] = {
+    "up": UpSettings,
+    "broker": BrokerSettings,
+    "worker-host": WorkerHostSettings,
+    "validate": RepositoryPolicy,
+    "pre-receive": HookSettings,
+}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 ABOUT_ERRORS = """\
@@ -86,8 +94,10 @@ def default_of(model: type[BaseModel], name: str) -> str:
     if field.is_required():
         return "(required)"
     default: Any = field.get_default(call_default_factory=True, validated_data={})
-    if default is None or isinstance(default, SecretStr):
+    if default is None or default == () or isinstance(default, SecretStr):
         return ""
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
     if isinstance(default, timedelta):
         return f"`{format_duration(default)}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -22,6 +22,7 @@ VERBS = {
     "worker-host": "Start the daemon of one device: it runs models and owns the local Envoy.",
     "status": "Show workers, deployments and the last commits.",
     "validate": "Check a registry as the broker would, without a server.",
+    "pre-receive": "Judge a push in a git server's hook: refuse what the broker would reject.",
     "init": "Write the skeleton of a registry or of a model repository.",
     "demo": "Show everything at work on this machine, with real models.",
     "version": "Show the version.",

@@ -86,6 +86,7 @@ FAILURES: dict[str, FailureKind] = {
             REGISTRY_UNREADABLE="Restore the branch, or correct --branch; what runs keeps running.",
             COMMIT_UNVERIFIED="Sign the commit with a key that --allowed-signers or --openpgp-keys holds.",
             HISTORY_REWRITTEN="Push forward from the commit that runs, or confirm: `longshore accept-history COMMIT`.",
+            PUSH_FORBIDDEN="That key may push the broker's state only: push with your own.",
             MASS_UNLOAD_BLOCKED="Check what the commit takes away; to confirm: `longshore accept-unload COMMIT`.",
             DEPENDENCY_FORBIDDEN="Write `name==version`: options, paths and URLs are not accepted.",
             DEPENDENCY_UNPINNED="Pin one exact version: `name==version`.",
