@@ -22,15 +22,21 @@ Folder = Annotated[Path, typer.Argument(help="Folder to write into: new, or empt
 # Every file of a skeleton has this suffix, so that no tool takes it for one of ours.
 _SUFFIX = ".template"
 
+# Users and teams as GitHub, GitLab and Gitea all write them in CODEOWNERS.
+_OWNER = "@[A-Za-z0-9][A-Za-z0-9_./-]*"
+_OWNERS = f"{_OWNER}( {_OWNER})*"
+
 
 @app.command()
 def registry(
     folder: Folder,
     worker: Annotated[str, typer.Option(help="Id of the first worker.")] = "worker-local",
     region: Annotated[str, typer.Option(help="Region of the first worker.")] = "us-east-1",
+    owners: Annotated[str, typer.Option(help="Who must agree to changes, as in CODEOWNERS.")] = "@your-org/ops",
 ) -> None:
     """Write a registry with one worker and no deployment."""
-    _write("registry", folder, {"worker": worker, "region": region}, {"worker": WORKER_ID, "region": REGION})
+    values = {"worker": worker, "region": region, "owners": owners}
+    _write("registry", folder, values, {"worker": WORKER_ID, "region": REGION, "owners": _OWNERS})
     typer.echo(
         f"Wrote a registry to {folder}. Next:\n"
         f"  longshore validate {folder}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def test_a_registry_has_the_folders_of_the_prd(tmp_path):
     folder = tmp_path / "registry"
     assert run(["init", "registry", str(folder), "--worker", "worker-7", "--region", "eu-west-1"]) == exits.OK
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "CODEOWNERS",
         "README.md",
         "errors/.gitkeep",
         "models/production/.gitkeep",
@@ -39,6 +41,44 @@ def test_a_registry_has_the_folders_of_the_prd(tmp_path):
     ]
     assert "region: eu-west-1" in (folder / "README.md").read_text()
     assert run(["validate", str(folder)]) == exits.OK
+
+
+def owned_as_paths(owners: Path, path: str) -> bool:
+    """Tell whether some line matches as GitHub and GitLab read it: like git's own ignore patterns."""
+    patterns = [line.split()[0] for line in owners.read_text().splitlines() if line and not line.startswith("#")]
+    (owners.parent / "patterns").write_text("\n".join(patterns))
+    subprocess.run(["git", "init", "-q"], cwd=owners.parent, check=True)
+    command = ["git", "-c", f"core.excludesFile={owners.parent / 'patterns'}", "check-ignore", "--no-index", "-q", path]
+    return subprocess.run(command, cwd=owners.parent, check=False).returncode == 0
+
+
+def owned_as_expressions(owners: Path, path: str) -> bool:
+    """Tell whether some line matches as Gitea and Forgejo read it: a regular expression of the whole path."""
+    patterns = [line.split()[0] for line in owners.read_text().splitlines() if line and not line.startswith("#")]
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
+
+
+@pytest.mark.parametrize("owned", [owned_as_paths, owned_as_expressions])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("models/production/sentiment.yaml", True),
+        ("models/staging/.gitkeep", True),
+        ("workers/worker-7.yaml", True),
+        ("workers/secrets/worker-7.yaml", True),
+        ("CODEOWNERS", True),
+        ("transactions/actual-state.yaml", False),
+        ("transactions/history/2026-01-01T00-00-00Z-state.yaml", False),
+        ("errors/2026-01-01T00-00-00Z-validation-error.yaml", False),
+        ("errors/.gitkeep", False),
+    ],
+)
+def test_the_owners_are_asked_for_what_people_write_and_for_nothing_else(tmp_path, owned, path, expected):
+    """On every host a change of what runs has owners, and the broker's bookkeeping has none."""
+    assert run(["init", "registry", str(tmp_path / "registry"), "--owners", "@acme/ops @olga"]) == exits.OK
+    owners = tmp_path / "registry" / "CODEOWNERS"
+    assert "\n/models/ @acme/ops @olga\n" in owners.read_text()
+    assert owned(owners, path) is expected
 
 
 @pytest.mark.parametrize("kind", ["registry", "model"])
@@ -55,6 +95,7 @@ def test_nothing_is_overwritten(tmp_path, kind, capsys):
     [
         ["registry", "--worker", "gpu-1"],
         ["registry", "--region", "Mars"],
+        ["registry", "--owners", "ops@acme.com"],
         ["model", "--name", "My Model"],
         ["model", "--owner", "nobody"],
         ["model", "--repository", "somewhere/else"],
@@ -76,7 +117,7 @@ def test_nothing_is_left_to_fill_in(tmp_path):
             assert not path.name.endswith(".template")
             assert "@" not in path.name
             if path.is_file():
-                assert not {"@name@", "@worker@", "@region@", "@owner@"} & set(path.read_text().split())
+                assert not {"@name@", "@worker@", "@region@", "@owner@", "@owners@"} & set(path.read_text().split())
 
 
 class NoStore:
