@@ -6,9 +6,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from longshore.registry.cards import FetchedCard, read_card
+from longshore.registry.documents import read_document
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
-from longshore.schemas.issues import Issue
+from longshore.schemas.documents import DocumentKind
+from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.patterns import GIT_REF
 
 CARD = "model-card.yaml"
@@ -19,16 +21,29 @@ def wanted_of_model(paths: Collection[str]) -> list[str]:
 
 
 def model_issues(paths: Collection[str], files: Mapping[str, bytes], rev: str | None) -> tuple[Issue, ...]:
-    """Check the card by its schema, against the tag `rev` where it is one, and the modules that it names."""
+    """Check the card by its schema, against the tag `rev` where it is one, and the modules that it names.
+
+    The ML team alone is told: nobody deploys it yet.
+    """
     ref = rev if rev and re.fullmatch(GIT_REF, rev) else "0" * 40
     read = read_card(ModelCardRef(repository="file:.", path=CARD, ref=ref), FetchedCard("", files[CARD]))
-    issues = [issue.model_copy(update={"file": CARD}) for issue in read.issues]
+    issues = [issue.model_copy(update={"file": CARD, "told": (Audience.ML,)}) for issue in read.issues]
     if read.card is not None:
         issues += [
-            read.document.finding(code, message, *place).in_file(CARD)
+            read.document.finding(code, message, *place).in_file(CARD, Audience.ML)
             for code, message, place in _module_faults(read.card, set(paths))
         ]
+        if read.card.artifacts.checksum is None:
+            message = "production refuses a card without a checksum of its artifact"
+            issue = read.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(CARD, Audience.ML)
+            issues.append(issue.model_copy(update={"severity": Severity.WARNING}))
     return tuple(sorted(issues, key=lambda issue: issue.line or 0))
+
+
+def release_tag(files: Mapping[str, bytes]) -> str | None:
+    """Return the tag under which the card, if it is valid, is to be released."""
+    card = read_document(DocumentKind.MODEL_CARD, files[CARD]).model
+    return f"v{card.metadata.version}" if isinstance(card, ModelCard) else None
 
 
 def _module_faults(card: ModelCard, paths: set[str]) -> Iterator[tuple[str, str, tuple[str, str]]]:

@@ -181,6 +181,24 @@ def test_only_what_git_would_take_counts(registry, capsys):
     assert "the folder errors is missing" in capsys.readouterr().out
 
 
+def test_a_finding_in_a_folder_of_a_repository_is_shown_where_it_lies(registry, tmp_path, capsys):
+    """Code scanning counts paths from the root of the repository, not from the registry."""
+    large = tmp_path / "large"
+    large.mkdir()
+    registry.rename(large / "ops")
+    shutil.rmtree(large / "ops/.git")
+    (large / "ops/models/staging/hello.yaml").write_text("id: hello\n")
+    commit_all(large)
+    for options in ([], ["--rev", "HEAD"]):
+        capsys.readouterr()
+        assert run(["validate", str(large / "ops"), "--format", "sarif", *options]) == exits.FAILED
+        (found,) = {
+            result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+            for result in json.loads(capsys.readouterr().out)["runs"][0]["results"]
+        }
+        assert found == "ops/models/staging/hello.yaml"
+
+
 def test_a_registry_may_be_a_folder_of_a_larger_repository(registry, tmp_path):
     """In a work tree and at a revision alike."""
     large = tmp_path / "large"
@@ -224,6 +242,16 @@ def test_a_model_is_checked_before_anyone_deploys_it(model, capsys, old, new, ex
     card.write_text(card.read_text().replace(old, new))
     assert run(["validate", str(model)]) == exits.FAILED
     assert f"  error {expected}\n" in capsys.readouterr().out
+
+
+def test_a_models_team_learns_what_production_asks_for(model, capsys):
+    """A card without a checksum is valid, but not everywhere; and which tag it is to get."""
+    card = model / "model-card.yaml"
+    card.write_text("".join(line for line in card.read_text().splitlines(True) if "checksum" not in line))
+    assert run(["validate", str(model)]) == exits.OK
+    told = capsys.readouterr().out
+    assert "  warning CHECKSUM_MISSING (line 12, artifacts), for ml\n" in told
+    assert told.endswith("The model is valid: card and code fit together, for the tag v0.1.0 (1 warning).\n")
 
 
 def test_a_model_is_checked_against_its_tag(model, capsys):

@@ -12,9 +12,9 @@ from longshore.registry.contents import wanted
 from longshore.registry.git import Git
 from longshore.registry.loading import examine
 from longshore.registry.local import LocalFiles, read_local
-from longshore.registry.model_repository import CARD, model_issues, wanted_of_model
+from longshore.registry.model_repository import CARD, model_issues, release_tag, wanted_of_model
 from longshore.registry.sources import Sources, read_sources
-from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
 
 
@@ -72,11 +72,9 @@ def repositories(
 
 
 def _check_model(local: LocalFiles, rev: str | None) -> Report:
-    # Nobody deploys it yet: these are for those who write the card.
-    issues = tuple(
-        issue.model_copy(update={"told": (Audience.ML,)}) for issue in model_issues(local.paths, local.files, rev)
-    )
-    return Report("model", local.commit, local.prefix, issues, Sources(local.files), "card and code fit together")
+    issues = model_issues(local.paths, local.files, rev)
+    summary = f"card and code fit together, for the tag {release_tag(local.files)}"
+    return Report("model", local.commit, local.prefix, issues, Sources(local.files), summary)
 
 
 def as_document(report: Report) -> dict[str, Any]:
