@@ -118,7 +118,7 @@ def _not_checked(
         return None
     where = f" in line {cause.line}" if cause.line is not None else ""
     where += f" of {cause.file}" if isinstance(cause, Issue) and cause.file != entry.file else ""
-    note = entry.document.finding("CHECK_SKIPPED", f"not checked: {left_out}; {cause.code}{where} comes first")
+    note = Finding("CHECK_SKIPPED", f"not checked: {left_out}; {cause.code}{where} comes first")
     return note.in_file(entry.file).model_copy(update={"severity": Severity.NOTE})
 
 

@@ -89,7 +89,7 @@ def test_an_invalid_push_is_refused_with_its_reasons(server):
     assert any(line.startswith("  error REF_UNPINNED (line ") for line in told)
     assert any("ref: main" in line for line in told)
     assert "    -> Pin a tag vX.Y.Z or a commit id; branches are not accepted." in told
-    assert told[-1] == "The registry is invalid (1 error)."
+    assert told[-1] == "The registry is invalid (1 error, 1 note)."
     assert "\x1b[31m" not in "".join(told)
     assert "".join(told).isascii()
 

@@ -91,7 +91,8 @@ def test_json_has_the_same_facts(registry, capsys, flags):
     assert run(["validate", str(registry), *flags]) == exits.FAILED
     document = json.loads(capsys.readouterr().out)
     assert (document["what"], document["valid"], document["errors"], document["commit"]) == ("registry", False, 1, None)
-    (issue,) = document["issues"]
+    issue, note = document["issues"]
+    assert (note["code"], note["severity"], document["notes"]) == ("CHECK_SKIPPED", "note", 1)
     assert (issue["code"], issue["line"], issue["place"]) == ("REF_UNPINNED", 5, "model_card_ref.ref")
     assert issue["remedy"] == "Pin a tag vX.Y.Z or a commit id; branches are not accepted."
 
@@ -283,6 +284,9 @@ models/staging/hello.yaml
         | ^^^^^^^^^^^^^
     enbaled is no field here: did you mean enabled?
     → Remove the field or correct its spelling.
+  note CHECK_SKIPPED, for ops
+    not checked: its model card (step 4), its version and size; REF_UNPINNED in line 5 comes first
+    → Nothing by itself: mend the error that the message names, and this is checked too.
 
-The registry is invalid (4 errors).
+The registry is invalid (4 errors, 1 note).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ async def check(path: Path, rev: str | None, policy: RepositoryPolicy) -> Report
 
 async def check_registry(git: Git, local: LocalFiles) -> Report:
     """Judge a registry as the broker does, cards fetched by `git`."""
-    verdict = await examine(git, local.commit or "", local.paths, local.files)
+    today = datetime.now(UTC).date()
+    verdict = await examine(git, local.commit or "", local.paths, local.files, today)
     held = "nothing"
     if verdict.snapshot is not None:
         deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)
