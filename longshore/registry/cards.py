@@ -43,10 +43,15 @@ _CULPRIT = {
 }
 
 
+def card_name(ref: ModelCardRef) -> str:
+    """Return what findings call a card: `<repository>@<ref>:<path>`."""
+    return f"{shown(ref.repository)}@{ref.ref}:{ref.path}"
+
+
 def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
     """Check one card by its schema, and its version and code ref against the tag that it was found under."""
     document = read_document(DocumentKind.MODEL_CARD, fetched.data)
-    file = f"{shown(ref.repository)}@{ref.ref}:{ref.path}"
+    file = card_name(ref)
     findings = (*document.findings, *_tag_findings(document, ref.ref))
     card = document.model if isinstance(document.model, ModelCard) else None
     return CardFile(

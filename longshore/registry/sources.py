@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from longshore.registry.cards import card_name
 from longshore.registry.contents import is_manifest, read_manifest
 from longshore.registry.git import Git
-from longshore.registry.git_process import shown
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
@@ -28,11 +28,6 @@ class Sources:
     """By the name under which findings speak of the file."""
     references: Mapping[str, tuple[Reference, ...]] = field(default_factory=dict)
     """By the card's name, for those cards that have findings."""
-
-
-def card_name(ref: ModelCardRef) -> str:
-    """Return what findings call a card: `<repository>@<ref>:<path>`."""
-    return f"{shown(ref.repository)}@{ref.ref}:{ref.path}"
 
 
 async def read_sources(
