@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.redaction import without_userinfo
 
 # Where to find programs, and how the operator's host reaches and proves itself to git hosts. Nothing else passes:
 # an inherited GIT_DIR, GIT_INDEX_FILE or GIT_CONFIG_* (as inside a hook) would redirect what we do.
@@ -116,10 +117,8 @@ async def run_git(
     return ended
 
 
-def shown(text: str) -> str:
-    """Return a URL, or a text with URLs, as it may appear: without the user and the token that people put in them."""
-    return re.sub(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", r"\1", text)
-
+# Texts of git hold URLs, and people put tokens into them.
+shown = without_userinfo
 
 _NOT_FOUND = re.compile(
     r"does not appear to be a git repository|repository '.*' not found|Repository not found|returned error: 404"
