@@ -17,10 +17,13 @@ from temporalio.service import RPCError
 from longshore.activities.commits import CommitActivities
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.rollouts import RolloutActivities
+from longshore.activities.telling import TellingActivities
+from longshore.broker.commit_status import CommitStatuses, WebUI
 from longshore.broker.control import control_worker
 from longshore.broker.entities import Entities
 from longshore.broker.http import serve_http
 from longshore.broker.looking import LookNow
+from longshore.broker.notifications import Notifications
 from longshore.broker.recorder import RegistryRecorder
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings, UpSettings
@@ -78,6 +81,7 @@ async def _work(
     commits = CommitActivities(registry, entities, RegistryRecorder(git, entities, registry, settings))
     fleet = FleetActivities(registry, registry, entities)
     rollouts = RolloutActivities(entities, registry)
+    telling = await _telling(client, settings)
     activities: list[Callable[..., Any]] = [
         commits.validate_commit,
         commits.start_devices,
@@ -87,8 +91,18 @@ async def _work(
         fleet.watch_registry,
         rollouts.start_rollouts,
         rollouts.resolve_spec,
+        telling.show_status,
+        telling.notify,
     ]
     await control_worker(client, activities, max_cached_workflows=settings.max_cached_workflows).run()
+
+
+async def _telling(client: Client, settings: BrokerSettings) -> TellingActivities:
+    web_ui = WebUI(settings.temporal_ui, client.namespace)
+    statuses = CommitStatuses(settings.status_host, settings.repository, settings.status_token, web_ui)
+    notifications = Notifications(settings.channels, web_ui)
+    await asyncio.to_thread(notifications.check)
+    return TellingActivities(statuses, notifications, lambda token: client.get_async_activity_handle(task_token=token))
 
 
 async def _start_up(entities: Entities, look_now: LookNow) -> None:

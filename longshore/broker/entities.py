@@ -54,7 +54,12 @@ class Entities:
         try:
             await self._client.start_workflow(
                 RegistryCommitWorkflow.run,
-                RegistryCommit(registry=self._registry, sha=sha, intervals=self._settings.commands),
+                RegistryCommit(
+                    registry=self._registry,
+                    sha=sha,
+                    intervals=self._settings.commands,
+                    telling=self._settings.telling,
+                ),
                 id=conventions.commit_workflow_id(self._registry, sha),
                 task_queue=conventions.BROKER_QUEUE,
                 task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,

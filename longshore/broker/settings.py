@@ -6,17 +6,22 @@ import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from longshore.broker.hosts import Repository, StatusHost, default_api, default_path
 from longshore.schemas.commands import CommandIntervals
+from longshore.schemas.commits import Telling
 from longshore.schemas.connections import TemporalSettings
 from longshore.schemas.devices import PresenceIntervals
 from longshore.schemas.fleet import FleetSettings
+from longshore.schemas.issues import Audience
 from longshore.schemas.patterns import NAME
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
+# apprise URLs may hold commas themselves; a comma that ends one is followed by the scheme of the next.
+_BETWEEN_URLS = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9]{1,20}://)")
 _URL_NAME = re.compile(r"([^/:]+?)(?:\.git)?/*$")
 
 
@@ -48,6 +53,30 @@ class ControlSettings(BaseModel):
     ] = None
     webhook_secret_before: Annotated[
         SecretStr | None, Field(description="The webhook secret before that, accepted while it is being replaced.")
+    ] = None
+
+    status_host: Annotated[StatusHost, Field(description="Kind of git host that shows each commit's status.")] = (
+        StatusHost.NONE
+    )
+    status_api: Annotated[
+        str | None,
+        Field(pattern=r"^https?://", description="Base URL of its API; without it that of the registry's host."),
+    ] = None
+    status_repository: Annotated[
+        str | None, Field(description="The registry's owner/name there; without it that of the registry's URL.")
+    ] = None
+    status_token: Annotated[
+        SecretStr | None, Field(description="Token of the git host that may set a commit's status.")
+    ] = None
+    notify_ops: Annotated[
+        SecretStr | None, Field(description="apprise URLs, separated by commas, that tell ops of what went wrong.")
+    ] = None
+    notify_ml: Annotated[
+        SecretStr | None, Field(description="apprise URLs that tell the ML team of what is wrong with its cards.")
+    ] = None
+    temporal_ui: Annotated[
+        str | None,
+        Field(pattern=r"^https?://", description="Base URL of the Temporal Web UI, for links in what people are told."),
     ] = None
 
     poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch.")] = timedelta(
@@ -94,6 +123,36 @@ class ControlSettings(BaseModel):
         return tuple(secret.get_secret_value().encode() for secret in given if secret is not None)
 
     @property
+    def channels(self) -> dict[Audience, tuple[SecretStr, ...]]:
+        """The apprise URLs of each audience."""
+        return {Audience.OPS: _urls(self.notify_ops), Audience.ML: _urls(self.notify_ml)}
+
+    @property
+    def repository(self) -> Repository | None:
+        """The registry on the git host that shows the status; None where none does."""
+        api = self.status_api or default_api(self.status_host, self.registry)
+        path = self.status_repository or default_path(self.status_host, self.registry)
+        if self.status_host is StatusHost.NONE or api is None or path is None:
+            return None
+        return Repository(api.rstrip("/"), path.strip("/"), self.branch)
+
+    @property
+    def telling(self) -> Telling:
+        return Telling(
+            status_host=None if self.status_host is StatusHost.NONE else self.status_host,
+            channels={audience: len(urls) for audience, urls in self.channels.items() if urls},
+        )
+
+    @model_validator(mode="after")
+    def _has_what_the_status_needs(self) -> Self:
+        if self.status_host is not StatusHost.NONE:
+            if self.status_token is None:
+                raise ValueError("status_token is missing: status_host cannot be told anything without it")
+            if self.repository is None:
+                raise ValueError("status_api and status_repository are missing: the registry's URL does not tell them")
+        return self
+
+    @property
     def presence(self) -> PresenceIntervals:
         return PresenceIntervals(
             heartbeat=self.heartbeat_interval, suspect_after=self.suspect_after, failed_after=self.failed_after
@@ -119,3 +178,8 @@ class UpSettings(ControlSettings):
 
     temporal_port: Annotated[_Port, Field(description="Port of the embedded Temporal server.")] = 7233
     ui_port: Annotated[_Port, Field(description="Port of its Web UI.")] = 8233
+
+
+def _urls(secret: SecretStr | None) -> tuple[SecretStr, ...]:
+    text = secret.get_secret_value().strip(" ,\n") if secret else ""
+    return tuple(SecretStr(url) for url in _BETWEEN_URLS.split(text) if url)

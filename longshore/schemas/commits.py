@@ -6,8 +6,17 @@ from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
-from longshore.schemas.issues import Issue
+from longshore.schemas.issues import Audience, Issue
 from longshore.schemas.rollouts import RolloutAnswer
+
+
+class Telling(Message):
+    """Through what people can be told of a commit. Addresses and tokens stay with the broker."""
+
+    status_host: str | None = None
+    """Kind of the git host that shows the commit's status; None where none does."""
+    channels: dict[Audience, int] = {}
+    """How many channels each audience has."""
 
 
 class RegistryCommit(Message):
@@ -16,6 +25,7 @@ class RegistryCommit(Message):
     registry: str
     sha: str
     intervals: CommandIntervals = CommandIntervals()
+    telling: Telling = Telling()
 
 
 class ValidationResult(Message):

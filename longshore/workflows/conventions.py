@@ -78,6 +78,13 @@ BROKER_PATIENCE = timedelta(days=1)
 # The state is written for people, and the next commit writes it anew: it must not hold up this one's result for long.
 RECORD_PATIENCE = timedelta(hours=1)
 
+# People are told of a result once it stands; whoever cannot be told by then is named in it.
+STATUS_PATIENCE = timedelta(minutes=5)
+NOTIFY_PATIENCE = timedelta(minutes=10)
+
+# An attempt to notify beats once, before it sends: longer than one send takes, so that the next attempt comes after it.
+NOTIFY_HEARTBEAT_TIMEOUT = timedelta(seconds=40)
+
 # While a commit waits for a device that is away, what failed elsewhere stands in git after this.
 LONGEST_UNRECORDED = timedelta(minutes=1)
 
@@ -98,6 +105,9 @@ FAN_OUT_PAUSE = timedelta(seconds=5)
 
 # A command that no device picks up is issued again, each time with twice the patience, up to this.
 LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
+
+# Patches (`workflow.patched`): what a history that was begun without them goes on without.
+TELLS_PEOPLE = "tells-people"
 
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200

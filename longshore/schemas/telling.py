@@ -1,0 +1,125 @@
+"""Who is told of a commit's result, and in which words (PRD §5.1 "Validation Results"). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from longshore.schemas.base import Message
+from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
+from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.redaction import beginning
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome
+
+# Chat services refuse or fold longer messages; the workflow and the error file have the rest.
+LONGEST_NOTICE = 4_000
+ENTRIES_SHOWN = 20
+_LONGEST_ENTRY = 500
+
+# The commit is in order; nobody has to do anything. What is not named here fails the status and calls for ops.
+IN_ORDER = frozenset({CommitOutcome.APPLIED, CommitOutcome.SUPERSEDED, CommitOutcome.OUTDATED})
+
+_BROKEN = frozenset({RolloutOutcome.FAILED, RolloutOutcome.INCOMPLETE})
+
+
+class CommitState(StrEnum):
+    """What a git host shows beside a commit."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class StatusRequest(Message):
+    """Show this beside the commit, in place of what was shown before."""
+
+    registry: str
+    sha: str
+    state: CommitState
+    description: str
+
+
+class Notice(Message):
+    title: str
+    body: str
+
+
+class NotifyRequest(Message):
+    """Send a notice by one channel, known by its place among those of its audience: its URL holds a token."""
+
+    registry: str
+    sha: str
+    audience: Audience
+    channel: int
+    notice: Notice
+
+
+class Delivery(StrEnum):
+    TOLD = "told"
+    PERHAPS = "perhaps"
+    """It was being sent when its sender died or lost patience: sending again might tell it twice."""
+
+
+class Delivered(Message):
+    delivery: Delivery
+
+
+def begun(registry: str, sha: str) -> StatusRequest:
+    """Return the status of a commit that has just been found."""
+    description = "validating, then rolling out"
+    return StatusRequest(registry=registry, sha=sha, state=CommitState.PENDING, description=description)
+
+
+def ended(registry: str, result: CommitResult) -> StatusRequest:
+    """Return the status of a commit with its result: the first error and how many there are, or the summary."""
+    state = CommitState.SUCCESS if result.outcome in IN_ORDER else CommitState.FAILURE
+    errors = _errors(result)
+    description = result.summary
+    if errors and state is CommitState.FAILURE:
+        description = str(errors[0]) if len(errors) == 1 else f"{len(errors)} errors, first {errors[0]}"
+    return StatusRequest(registry=registry, sha=result.sha, state=state, description=beginning(description, 500))
+
+
+def audiences(result: CommitResult) -> tuple[Audience, ...]:
+    """Return who must learn of it: ops of all that is not in order, the ML team of what is wrong with its cards."""
+    if result.outcome in IN_ORDER:
+        return ()
+    concerned = {audience for issue in _errors(result) for audience in issue.told}
+    return tuple(audience for audience in Audience if audience is Audience.OPS or audience in concerned)
+
+
+def notice(registry: str, result: CommitResult, audience: Audience) -> Notice:
+    """Return what this audience is told: codes, places and remedies, redacted and capped."""
+    entries = [_finding(issue) for issue in _errors(result) if audience is Audience.OPS or audience in issue.told]
+    if audience is Audience.OPS:
+        entries += [_failure(answer) for answer in result.answers if answer.outcome in _BROKEN]
+    left_out = len(entries) - ENTRIES_SHOWN
+    more = [f"… and {left_out} more"] if left_out > 0 else []
+    outcome = result.outcome.replace("_", " ")
+    return Notice(
+        title=f"Longshore: commit {result.sha[:10]} of {registry}: {outcome}",
+        body=beginning("\n".join([result.summary, *entries[:ENTRIES_SHOWN], *more]), LONGEST_NOTICE),
+    )
+
+
+def intentions(result: CommitResult, telling: Telling) -> Iterator[str]:
+    """Say whom the settings have told. An error file is written first: it cannot say that somebody has been told."""
+    for audience in audiences(result):
+        if channels := telling.channels.get(audience, 0):
+            yield f"Notifying the {audience} team once this is written (channels: {channels})"
+    if telling.status_host:
+        yield f"Setting the commit's status on {telling.status_host} once this is written"
+
+
+def _errors(result: CommitResult) -> list[Issue]:
+    return [issue for issue in result.issues if issue.severity is Severity.ERROR]
+
+
+def _finding(issue: Issue) -> str:
+    return f"- {beginning(str(issue), _LONGEST_ENTRY)}\n  {issue.remedy}"
+
+
+def _failure(answer: RolloutAnswer) -> str:
+    remedies = {slot.failure.code: slot.failure.remedy for slot in answer.results if slot.failure}
+    told = "".join(f"\n  {code}: {remedy}" for code, remedy in remedies.items())
+    return f"- {answer.deployment_id} {answer.outcome}: {beginning(answer.message, _LONGEST_ENTRY)}{told}"
