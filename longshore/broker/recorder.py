@@ -20,6 +20,7 @@ from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceView
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.rollouts import RolloutAnswer, SlotResult
+from longshore.schemas.telling import intentions
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ class RegistryRecorder:
         self._writer = RegistryWriter(
             git, settings.registry, settings.branch, name=settings.git_name, email=settings.git_email
         )
+        self._telling = settings.telling
         self._now = now
 
     async def record(self, request: RecordRequest) -> None:
@@ -62,9 +64,10 @@ class RegistryRecorder:
         devices = {} if untouched else await self._devices_after(result)
         snapshot = None if untouched else await self._registry.snapshot(result.sha)
         now = self._now()
-        errors = error_files(result, commit, snapshot, devices, now)
+        next_steps = tuple(intentions(result, self._telling))
+        errors = error_files(result, commit, snapshot, devices, now, next_steps=next_steps)
         subject = f"Longshore: {result.outcome} {result.sha[:10]}"
-        await self._writer.record(subject, None if untouched else list(devices.values()), errors, now=now)
+        await self._writer.record(subject, None if untouched else self._views, errors, now=now)
 
     async def _devices_after(self, result: CommitResult) -> dict[str, DeviceView]:
         """Return what the devices report once they have told of this commit's commands, or after a while."""
@@ -74,6 +77,9 @@ class RegistryRecorder:
             if has_been_reported(result, devices) or asyncio.get_running_loop().time() > deadline:
                 return devices
             await asyncio.sleep(REPORT_PAUSE_SECONDS)
+
+    async def _views(self) -> list[DeviceView]:
+        return list((await self._devices()).values())
 
     async def _devices(self) -> dict[str, DeviceView]:
         """Ask every device's workflow for what it knows; one that is not running is left out."""

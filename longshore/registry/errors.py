@@ -21,11 +21,16 @@ from longshore.schemas.devices import DeviceView, ModelReport
 from longshore.schemas.failures import FAILURES, Category, Failure
 from longshore.schemas.issues import Severity
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.redaction import beginning, end
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
 
-# A traceback of a hundred frames; its end, where the cause stands, is kept. FAULTS 53 caps a file at 64 KiB.
+# FAULTS 53. A file that would be larger gets shorter texts and fewer issues, until it fits.
+MAX_BYTES = 64 * 1024
+
+# A traceback of a hundred frames; its end, where the cause stands, is kept.
 _LONGEST_TEXT = 16_000
+_ENDS_MATTER = frozenset({"stack_trace", "details"})
 
 _KINDS = {Action.LOAD: "load-failure", Action.RELOAD: "reload-failure", Action.UNLOAD: "unload-failure"}
 
@@ -54,17 +59,19 @@ def error_files(
     snapshot: RegistrySnapshot | None,
     devices: Mapping[str, DeviceView],
     now: datetime,
+    *,
+    next_steps: Sequence[str] = (),
 ) -> tuple[ErrorFile, ...]:
     """Return a file for everything that went wrong with a commit: its rejection, or each failure of its rollouts.
 
-    `snapshot` (None for a rejected commit) and `devices` only add context.
+    `snapshot` (None for a rejected commit) and `devices` only add context; `next_steps` is what will be done after.
     """
     if result.outcome in {CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN}:
-        return (_rejection(result, commit, now),)
-    return tuple(_rollout_errors(result, commit, snapshot, devices, now))
+        return (_rejection(result, commit, next_steps, now),)
+    return tuple(_rollout_errors(result, commit, snapshot, devices, next_steps, now))
 
 
-def _rejection(result: CommitResult, commit: CommitInfo, now: datetime) -> ErrorFile:
+def _rejection(result: CommitResult, commit: CommitInfo, next_steps: Sequence[str], now: datetime) -> ErrorFile:
     rejected = result.outcome is CommitOutcome.REJECTED
     errors = [issue for issue in result.issues if issue.severity is Severity.ERROR]
     codes = dict.fromkeys(issue.code for issue in errors) if rejected else ["HISTORY_REWRITTEN"]
@@ -85,18 +92,19 @@ def _rejection(result: CommitResult, commit: CommitInfo, now: datetime) -> Error
             }
             for issue in result.issues
         ],
-        "actions_taken": ["Rejected the commit: nothing that runs was changed"],
+        "actions_taken": ["Rejected the commit: nothing that runs was changed", *next_steps],
         "recommended_actions": [f"{code}: {FAILURES[code].remedy}" for code in codes],
     }
     kind = "validation-error" if rejected else "history-rewritten"
-    return ErrorFile(kind, commit.sha[:8], now, dump(content))
+    return ErrorFile(kind, commit.sha[:8], now, rendered(content))
 
 
-def _rollout_errors(
+def _rollout_errors(  # noqa: PLR0917 (what a commit's failures are made of)
     result: CommitResult,
     commit: CommitInfo,
     snapshot: RegistrySnapshot | None,
     devices: Mapping[str, DeviceView],
+    next_steps: Sequence[str],
     now: datetime,
 ) -> Iterator[ErrorFile]:
     for answer in result.answers:
@@ -106,7 +114,8 @@ def _rollout_errors(
             if slot.failure is None or slot.failure.kind.category is Category.CONTROL:
                 continue  # superseded or fenced: nothing is broken
             content = _slot_error(answer, slot, slot.failure, deployment, devices.get(slot.worker_id), commit, now)
-            yield ErrorFile(_KINDS[slot.action], _cause(*causes, slot.worker_id), now, dump(content))
+            content["actions_taken"] += next_steps
+            yield ErrorFile(_KINDS[slot.action], _cause(*causes, slot.worker_id), now, rendered(content))
         if answer.outcome is RolloutOutcome.INCOMPLETE:
             content = {
                 "timestamp": timestamp(now),
@@ -115,10 +124,35 @@ def _rollout_errors(
                 "commit": _commit(commit),
                 "deployment": deployment,
                 "error": {"message": answer.message or "not every wanted replica has a place"},
-                "actions_taken": ["Placed as many replicas as fit"],
+                "actions_taken": ["Placed as many replicas as fit", *next_steps],
                 "recommended_actions": [FAILURES["CAPACITY_INSUFFICIENT"].remedy],
             }
-            yield ErrorFile("placement-failure", _cause(*causes), now, dump(content))
+            yield ErrorFile("placement-failure", _cause(*causes), now, rendered(content))
+
+
+def rendered(content: Mapping[str, Any]) -> bytes:
+    """Return the file: redacted, at most `MAX_BYTES`, and saying how many of its issues it leaves out."""
+    longest, issues = _LONGEST_TEXT, len(content.get("issues", ()))
+    while len(data := dump(_shortened(content, longest, issues))) > MAX_BYTES:
+        longest, issues = longest // 2, issues // 2
+    return data
+
+
+def _shortened(content: Mapping[str, Any], longest: int, issues: int) -> dict[str, Any]:
+    shortened: dict[str, Any] = {name: _text(name, value, longest) for name, value in content.items()}
+    left_out = len(content.get("issues", ())) - issues
+    if left_out:
+        shortened["issues"] = shortened["issues"][:issues]
+        shortened["left_out"] = f"{left_out} issues: the commit's workflow has them"
+    return shortened
+
+
+def _text(name: str, value: Any, longest: int) -> Any:
+    if isinstance(value, str):
+        return end(value, longest) if name in _ENDS_MATTER else beginning(value, longest)
+    if isinstance(value, Mapping):
+        return {key: _text(key, child, longest) for key, child in value.items()}
+    return [_text(name, child, longest) for child in value] if isinstance(value, list) else value
 
 
 def _slot_error(  # noqa: PLR0917 (what one failure is made of)
@@ -135,7 +169,7 @@ def _slot_error(  # noqa: PLR0917 (what one failure is made of)
     if failure.step:
         error["step"] = failure.step
     if failure.details:
-        error["stack_trace" if "Traceback" in failure.details else "details"] = failure.details[-_LONGEST_TEXT:]
+        error["stack_trace" if "Traceback" in failure.details else "details"] = failure.details
     return {
         "timestamp": timestamp(now),
         "error_type": f"model_{slot.action.lower()}_failure",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -16,6 +16,8 @@ from longshore.schemas.devices import DeviceView
 from longshore.schemas.failures import LongshoreError
 
 log = structlog.get_logger()
+
+Devices = Callable[[], Awaitable[Sequence[DeviceView]]]
 
 # Each try starts from the newest head, so it fails only where someone pushes within its own 50 ms or so.
 # After these the activity is retried.
@@ -36,9 +38,12 @@ class RegistryWriter:
         self._one_at_a_time = asyncio.Lock()
 
     async def record(
-        self, subject: str, devices: Sequence[DeviceView] | None, errors: Sequence[ErrorFile], *, now: datetime
+        self, subject: str, devices: Devices | None, errors: Sequence[ErrorFile], *, now: datetime
     ) -> str | None:
         """Commit and push the state of `devices` (None: leave it alone) and the error files, as one commit.
+
+        Devices are asked when their state is about to be written, and again with every try: whoever had to wait, for
+        others or for a git host that was down for hours, writes what is true by then (FAULTS 50: the latest wins).
 
         Returns the commit's id, or None where nothing was news: the state is materially the same, and the errors are
         there already. So it can be repeated. Raises LongshoreError STATE_PUSH_CONFLICT (retriable) when every try met
@@ -56,14 +61,14 @@ class RegistryWriter:
             return await self._try(subject, devices, errors, now)
 
     async def _try(
-        self, subject: str, devices: Sequence[DeviceView] | None, errors: Sequence[ErrorFile], now: datetime
+        self, subject: str, devices: Devices | None, errors: Sequence[ErrorFile], now: datetime
     ) -> str | None:
         head = await self._git.fetch_branch(self._url, self._branch)
         paths = set(await self._git.paths(self._url, head))
         files = {error.path: error.content for error in errors if not error.is_among(paths)}
         if devices is not None:
             current = (await self._git.read(self._url, head, [STATE_FILE])).get(STATE_FILE)
-            files |= state_files(devices, now, current, paths)
+            files |= state_files(await devices(), now, current, paths)
         if not files:
             return None
         author = Author(self._name, self._email, now)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longshore.registry.errors import error_files
+from longshore.registry.errors import MAX_BYTES, error_files
 from longshore.registry.repository import CommitInfo
 from longshore.registry.state import render_state, state_files
 from longshore.registry.yaml import dump, parse
 from longshore.schemas.commands import Action
-from longshore.schemas.commits import CommitOutcome, CommitResult
+from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
 from longshore.schemas.devices import (
     DeviceCapacity,
     DeviceReport,
@@ -23,9 +23,10 @@ from longshore.schemas.devices import (
     RetryState,
 )
 from longshore.schemas.failures import Failure
-from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
+from longshore.schemas.telling import intentions
 
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 GIB = 1024**3
@@ -211,6 +212,68 @@ def test_a_huge_traceback_keeps_its_end():
     (file,) = error_files(result, COMMIT, None, {}, NOW)
     assert len(file.content) < 64 * 1024
     assert b"MemoryError" in file.content
+
+
+SECRET = "hunter2-and-more"
+
+
+def slot_failure(**changes: str) -> CommitResult:
+    result = failed_result("worker-a")
+    answer = result.answers[0]
+    failure = OUT_OF_MEMORY.model_copy(update=changes)
+    slot = answer.results[0].model_copy(update={"failure": failure})
+    return result.model_copy(update={"answers": (answer.model_copy(update={"results": (slot,)}),)})
+
+
+def test_a_secret_in_a_failure_does_not_reach_git():
+    """FAULTS 53: in the message, in the stack, in the commit's subject: what is pushed is there for everyone."""
+    stack = f"Traceback\n  open('https://olga:{SECRET}@store/x')\nKeyError: AWS_SECRET_ACCESS_KEY={SECRET}\x1b[0m"
+    commit = CommitInfo("c" * 40, "Olga Ops <olga@acme.com>", f"use token={SECRET}", NOW)
+    (file,) = error_files(slot_failure(message=f"password={SECRET}", details=stack), commit, None, {}, NOW)
+    assert b"hunter2" not in file.content
+    read = parse(file.content, {})
+    assert read.faults == []
+    assert read.value["error"]["stack_trace"].startswith("Traceback\n  open('https://store/x')")
+
+
+def test_a_stack_of_fifty_megabytes_makes_a_small_file():
+    """FAULTS 53: 64 KiB, valid, with PRD §4.5's fields, and saying what was left out."""
+    (file,) = error_files(
+        slot_failure(details="Traceback\n" + "ü: 'x'\n" * 6_000_000 + "MemoryError"), COMMIT, None, {}, NOW
+    )
+    assert len(file.content) <= MAX_BYTES
+    value = parse(file.content, {}).value
+    assert {"timestamp", "error_type", "severity", "deployment", "worker", "error"} <= set(value)
+    assert {"actions_taken", "recommended_actions"} <= set(value)
+    assert "characters left out" in value["error"]["stack_trace"]
+    assert value["error"]["stack_trace"].endswith("MemoryError")
+
+
+def test_a_rejection_with_a_thousand_findings_names_as_many_as_fit():
+    """The first ones stand there, and how many do not."""
+    issues = tuple(
+        Issue(code="MANIFEST_INVALID", file=f"models/staging/{number}.yaml", message="ü" * 300)
+        for number in range(1000)
+    )
+    (file,) = error_files(rejected().model_copy(update={"issues": issues}), COMMIT, None, {}, NOW)
+    assert MAX_BYTES // 4 < len(file.content) <= MAX_BYTES
+    value = parse(file.content, {}).value
+    assert value["issues"][0]["file"] == "models/staging/0.yaml"
+    assert value["left_out"].startswith(f"{1000 - len(value['issues'])} issues")
+
+
+def test_the_file_says_who_will_be_told_and_claims_no_more():
+    """It is written before anybody is told: an intention, and only where a channel is set."""
+    telling = Telling(status_host="github", channels={Audience.OPS: 2})
+    result = failed_result("worker-a")
+    steps = tuple(intentions(result, telling))
+    assert steps == (
+        "Notifying the ops team once this is written (channels: 2)",
+        "Setting the commit's status on github once this is written",
+    )
+    (file,) = error_files(result, COMMIT, None, {}, NOW, next_steps=steps)
+    assert set(steps) <= set(parse(file.content, {}).value["actions_taken"])
+    assert list(intentions(result, Telling())) == []
 
 
 values = st.recursive(

@@ -9,15 +9,18 @@ import pytest
 
 from longshore.registry.errors import ErrorFile
 from longshore.registry.git import Git
-from longshore.registry.writer import RegistryWriter
+from longshore.registry.writer import Devices, RegistryWriter
 from longshore.schemas.devices import DeviceView, Health
 from longshore.schemas.failures import LongshoreError
 
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 
 
-def fleet(health: Health = Health.HEALTHY) -> list[DeviceView]:
-    return [DeviceView(worker_id="worker-a", health=health, last_evidence=NOW, report=None)]
+def fleet(health: Health = Health.HEALTHY) -> Devices:
+    async def devices() -> list[DeviceView]:
+        return [DeviceView(worker_id="worker-a", health=health, last_evidence=NOW, report=None)]
+
+    return devices
 
 
 def failure(cause: str, time: datetime = NOW) -> ErrorFile:
@@ -180,3 +183,21 @@ async def test_a_protected_branch_is_no_conflict(registry, writer):
     hook.chmod(0o755)
     with pytest.raises(LongshoreError, match=r"AUTH_FAILED.*pre-receive hook declined"):
         await writer.record("State", fleet(), [], now=NOW)
+
+
+async def test_whoever_had_to_wait_writes_what_is_true_by_then(registry, writer, git, monkeypatch):
+    """A commit whose push met another one asks the devices again: the state before never replaces the newer one."""
+    real = git.push_commit
+    told = iter([Health.SUSPECT, Health.HEALTHY])
+
+    async def devices():
+        return await fleet(next(told))()
+
+    async def overtaken(*args, **kwargs):
+        registry.commit({"README.md": "meanwhile"})
+        monkeypatch.setattr(git, "push_commit", real)
+        return await real(*args, **kwargs)
+
+    monkeypatch.setattr(git, "push_commit", overtaken)
+    await writer.record("State", devices, [], now=NOW)
+    assert "status: healthy" in registry.show("transactions/actual-state.yaml")
