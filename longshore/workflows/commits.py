@@ -17,14 +17,16 @@ from longshore.schemas.commits import (
     CommitResult,
     RecordRequest,
     RegistryCommit,
+    Telling,
     ValidationResult,
 )
 from longshore.schemas.devices import StartDevices
+from longshore.schemas.failures import Category
 from longshore.schemas.fleet import PlanAnswer, PlanOutcome, PlanRequest
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
 from longshore.workflows import conventions, stories
-from longshore.workflows.outcomes import failure_of
+from longshore.workflows.telling import Messenger, last_failure, reason
 
 
 @workflow.defn(failure_exception_types=conventions.DEFECTS)
@@ -40,8 +42,15 @@ class RegistryCommitWorkflow:
     @workflow.run
     async def run(self, commit: RegistryCommit) -> CommitResult:
         workflow.upsert_search_attributes([conventions.COMMIT.value_set(commit.sha)])
+        # A broker of the release before starts none of it, whatever the commit was started with.
+        tells = commit.telling != Telling() and workflow.patched(conventions.TELLS_PEOPLE)
+        messenger = Messenger(commit.registry, commit.telling if tells else Telling())
+        messenger.tell_begun(commit.sha)
         result = await self._carry_out(commit)
         result = await self._record(result)
+        self._tell(result.summary)
+        untold = await messenger.tell_ended(result)
+        result = result.model_copy(update={"summary": stories.with_untold(result.summary, untold)})
         workflow.upsert_search_attributes([conventions.OUTCOME.value_set(result.outcome)])
         self._tell(result.summary)
         return result
@@ -172,8 +181,7 @@ class RegistryCommitWorkflow:
                 summary=result.summary[:200],
             )
         except ActivityError as error:
-            failure = failure_of(error)
-            note = f"{result.summary}; not written to git: {failure.code}: {failure.message}"
+            note = f"{result.summary}; not written to git: {_unwritten(error)}"
             return result.model_copy(update={"summary": note})
         return result
 
@@ -189,6 +197,13 @@ class RegistryCommitWorkflow:
     def _tell(self, step: str) -> None:
         self._step = step
         workflow.set_current_details(stories.commit_story(step, self._validation, self._plan, self._answers))
+
+
+def _unwritten(error: ActivityError) -> str:
+    """Return why git does not have the result: a host that is away is one thing, one that refuses us another."""
+    failure = last_failure(error)
+    refused = failure is not None and failure.kind.category is not Category.NETWORK
+    return reason(error) if refused else f"STATE_PUSH_DEFERRED: {reason(error)}"
 
 
 def _unplanned(answer: PlanAnswer) -> tuple[CommitOutcome, str]:

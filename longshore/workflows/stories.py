@@ -138,6 +138,11 @@ def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> 
     return f"{outcome}: {count(len(answers), 'deployment')} ({told})"
 
 
+def with_untold(summary: str, untold: Sequence[str]) -> str:
+    """Return the summary, and what people could not be told."""
+    return f"{summary}; not told: {'; '.join(untold)}" if untold else summary
+
+
 def _plan_details(plan: Plan) -> str:
     lines = []
     for deployment in plan.deployments:

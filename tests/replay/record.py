@@ -22,7 +22,7 @@ from workflow_world import REGISTRY, World, eventually, real_server, world  # no
 
 from longshore.cli.exits import leave  # noqa: E402 (after the path above)
 from longshore.schemas.devices import Health  # noqa: E402 (after the path above)
-from longshore.schemas.issues import Issue  # noqa: E402 (after the path above)
+from longshore.schemas.issues import Audience, Issue  # noqa: E402 (after the path above)
 from longshore.workflows import conventions  # noqa: E402 (after the path above)
 
 WORKERS = tuple(worker(f"worker-{letter}") for letter in "ab")
@@ -99,6 +99,25 @@ async def _failed_device(around: World) -> None:
         await eventually(there, f"the device is {health}", timeout=60)
 
 
+async def record_telling() -> None:
+    """Commits of a broker whose settings say whom to tell."""
+    channels = {"notify_ops": "json://ops.example/, json://pager.example/", "notify_ml": "json://ml.example/"}
+    status = {"status_host": "github", "status_repository": f"acme/{REGISTRY}", "status_token": "t"}
+    async with real_server() as client, world(client, **_QUICK, **channels, **status) as around:
+        await around.start_broker()
+        for letter in "ab":
+            await around.device(f"worker-{letter}")
+        told = (Audience.OPS, Audience.ML)
+        card = Issue(code="CARD_INVALID", file="x@v1.0.0:card.yaml", message="no owner", told=told)
+        for name, pushed in {
+            "told-applied": (registry(WORKERS, Wanted("ten")),),
+            "told-rejected": (registry(WORKERS), card),
+        }.items():
+            sha = around.registry.push(*pushed)
+            await around.result(sha)
+            await _save(around, conventions.commit_workflow_id(REGISTRY, sha), f"commit-{name}")
+
+
 async def _save(around: World, workflow_id: str, name: str) -> None:
     history = await around.client.get_workflow_handle(workflow_id).fetch_history()
     document = {"workflow_id": workflow_id, **_scrubbed(history.to_json_dict())}
@@ -117,4 +136,5 @@ def _scrubbed(value: Any) -> Any:
 
 if __name__ == "__main__":
     asyncio.run(record())
+    asyncio.run(record_telling())
     leave(0)

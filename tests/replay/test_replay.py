@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,18 @@ def test_every_workflow_is_recorded() -> None:
 async def test_replays(path: Path) -> None:
     """The same commands come out of the same events."""
     document = _document(path)
+    history = WorkflowHistory.from_json(document["workflow_id"], document)
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=SANDBOX)
+    await replayer.replay_workflow(history)
+
+
+async def test_a_commit_that_a_broker_of_the_release_before_took_up_goes_on() -> None:
+    """It was started with channels by a new broker, and worked on by one that does not know them."""
+    document = _document(Path(__file__).parent / "commit-rejected.json")
+    started = document["events"][0]["workflowExecutionStartedEventAttributes"]["input"]["payloads"][0]
+    commit = json.loads(base64.b64decode(started["data"]))
+    commit["telling"] = {"status_host": "github", "channels": {"ops": 1}}
+    started["data"] = base64.b64encode(json.dumps(commit).encode()).decode()
     history = WorkflowHistory.from_json(document["workflow_id"], document)
     replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=SANDBOX)
     await replayer.replay_workflow(history)

@@ -22,6 +22,7 @@ from longshore.activities.commits import CommitActivities
 from longshore.activities.devices import CommandFailed, DeviceActivities
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.rollouts import RolloutActivities
+from longshore.activities.telling import TellingActivities
 from longshore.broker.control import SANDBOX, control_worker
 from longshore.broker.entities import Entities
 from longshore.broker.settings import ControlSettings
@@ -35,6 +36,7 @@ from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import RolloutAnswer, SpecRequest
+from longshore.schemas.telling import Delivery, NotifyRequest, StatusRequest
 from longshore.workflows import conventions
 
 REGISTRY = "ops"
@@ -175,6 +177,30 @@ class FakeRegistry:
         self.recorded.append(request)
 
 
+class People:
+    """The git host's page of commits, and whoever is notified: they keep what they were told, or refuse it."""
+
+    def __init__(self) -> None:
+        self.shown: list[StatusRequest] = []
+        self.told: list[NotifyRequest] = []
+        self.show_error: LongshoreError | None = None
+        self.refuse: Callable[[NotifyRequest], LongshoreError | None] = lambda _: None
+        self.before_sending: Callable[[NotifyRequest], Awaitable[None]] | None = None
+
+    async def show(self, request: StatusRequest) -> None:
+        if self.show_error is not None:
+            raise self.show_error
+        self.shown.append(request)
+
+    async def send(self, request: NotifyRequest) -> Delivery:
+        if self.before_sending is not None:
+            await self.before_sending(request)
+        if error := self.refuse(request):
+            raise error
+        self.told.append(request)
+        return Delivery.TOLD
+
+
 class NoLease:
     def beat(self, progress: Any) -> None: ...
 
@@ -269,6 +295,7 @@ class World:
     def __init__(self, client: Client, stack: AsyncExitStack, **settings: Any) -> None:
         self.client = client
         self.registry = FakeRegistry()
+        self.people = People()
         self.devices: dict[str, FakeDevice] = {}
         self.settings = ControlSettings(
             registry=f"https://git.example/{REGISTRY}.git",
@@ -285,9 +312,13 @@ class World:
         commits = CommitActivities(self.registry, self.entities, self.registry)
         fleet = FleetActivities(self.registry, self.registry, self.entities)
         rollouts = RolloutActivities(self.entities, self.registry)
+        telling = TellingActivities(
+            self.people, self.people, lambda token: self.client.get_async_activity_handle(task_token=token)
+        )
         return [
             commits.validate_commit, commits.start_devices, commits.ask_fleet_for_plan, commits.record_result,
             fleet.plan_commit, fleet.watch_registry, rollouts.start_rollouts, rollouts.resolve_spec,
+            telling.show_status, telling.notify,
         ]  # fmt: skip
 
     async def start_broker(self, **replaced: Callable[..., Any]) -> None:
