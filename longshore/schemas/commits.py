@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
-from longshore.schemas.issues import Audience, Issue
+from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.rollouts import RolloutAnswer
 
 
@@ -42,7 +42,13 @@ class ValidationResult(Message):
 
     @property
     def accepted(self) -> bool:
-        return not any(issue.severity == "error" for issue in self.issues)
+        return not self.errors
+
+    @property
+    def errors(self) -> int:
+        """How many errors there are. They come first, so what the cap left out after nothing else is errors too."""
+        shown = sum(issue.severity is Severity.ERROR for issue in self.issues)
+        return shown + (self.truncated if shown == len(self.issues) else 0)
 
 
 class CommitOutcome(StrEnum):

@@ -65,10 +65,8 @@ class RegistryCommitWorkflow:
         self._tell("Validating: structure, manifests, references, model cards, compatibility, workers")
         validation = self._validation = await self._validate(commit)
         if not validation.accepted:
-            errors = len(validation.issues) + validation.truncated
-            return self._result(
-                CommitOutcome.REJECTED, f"rejected: {stories.count(errors, 'finding')}, nothing that runs has changed"
-            )
+            errors = stories.count(validation.errors, "error")
+            return self._result(CommitOutcome.REJECTED, f"rejected: {errors}, nothing that runs has changed")
         self._tell("Asking the fleet for a plan")
         await self._start_devices(validation.workers)
         answer = await self._ask_fleet(validation.workers)

@@ -20,7 +20,7 @@ from longshore.schemas.issues import Audience
 from longshore.schemas.telling import Delivery, Notice, NotifyRequest
 
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
-NOTICE = Notice(title="Longshore: commit 6dcb09b5b5 of ops: rejected", body="rejected: 1 finding\n- a.yaml:5 …")
+NOTICE = Notice(title="Longshore: commit 6dcb09b5b5 of ops: rejected", body="rejected: 1 error\n- a.yaml:5 …")
 
 
 @pytest.fixture

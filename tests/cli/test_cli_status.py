@@ -187,7 +187,7 @@ def rejected():
         sha="1234567890",
         started=NOW - timedelta(minutes=2),
         outcome=CommitOutcome.REJECTED,
-        summary="rejected: 1 finding, nothing that runs has changed",
+        summary="rejected: 1 error, nothing that runs has changed",
         issues=(
             Issue(
                 code="REF_NOT_FOUND", file="models/production/m.yaml", place="model_card_ref.ref", message="no v9.9.9"
@@ -207,7 +207,7 @@ def test_the_table_tells_all():
     text = out.getvalue()
     for expected in (
         "registry registry, applied commit abcdef0, generation 3",
-        "1234567 2m ago: rejected: 1 finding",
+        "1234567 2m ago: rejected: 1 error",
         "models/production/m.yaml (model_card_ref.ref): REF_NOT_FOUND: no v9.9.9",
         "Push the tag",
         "RUNNER_OOM on worker-a: killed at [bold]4Gi[/nonsense]",

@@ -118,7 +118,7 @@ async def test_what_could_not_be_told_is_said_and_no_more(people_world: World, m
     result = await people_world.result(people_world.registry.push(registry(WORKERS), MANIFEST))
     assert result.outcome is CommitOutcome.REJECTED
     before, _, untold = result.summary.partition("; not told: ")
-    assert before.startswith("rejected: 1 finding")
+    assert before.startswith("rejected: 1 error")
     assert untold.split("; ") == [
         "the status on github: AUTH_FAILED: github answers 401",
         "ops by channel 1: CHANNEL_UNUSABLE: so it is",
