@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from longshore.broker.hosts import Repository, StatusHost, default_api, default_path
+from longshore.registry.signing import AllowedKeys
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import Telling
 from longshore.schemas.connections import TemporalSettings
@@ -77,6 +78,13 @@ class ControlSettings(BaseModel):
     temporal_ui: Annotated[
         str | None,
         Field(pattern=r"^https?://", description="Base URL of the Temporal Web UI, for links in what people are told."),
+    ] = None
+    allowed_signers: Annotated[
+        Path | None,
+        Field(description="SSH keys that may sign commits (an allowed_signers file); then commits must be."),
+    ] = None
+    openpgp_keys: Annotated[
+        Path | None, Field(description="OpenPGP keys that may sign commits (as exported); then commits must be.")
     ] = None
 
     poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch.")] = timedelta(
@@ -151,6 +159,10 @@ class ControlSettings(BaseModel):
             if self.repository is None:
                 raise ValueError("status_api and status_repository are missing: the registry's URL does not tell them")
         return self
+
+    @property
+    def allowed_keys(self) -> AllowedKeys:
+        return AllowedKeys(self.allowed_signers, self.openpgp_keys)
 
     @property
     def presence(self) -> PresenceIntervals:

@@ -94,7 +94,7 @@ FAILURES: dict[str, FailureKind] = {
             DEPENDENCY_UNPINNED="Pin one exact version: `name==version`.",
             DEPENDENCIES_INVALID="Mend runtime.dependencies: the message names what conflicts.",
             PYTHON_UNAVAILABLE="Install that Python on the device, or change runtime.python_version.",
-            PROGRAM_MISSING="Install the program that the message names on the device.",
+            PROGRAM_MISSING="Install the program that the message names.",
             SYSTEM_PACKAGE_FORBIDDEN="Write the plain name of a package.",
             SYSTEM_PACKAGE_MISSING="Install the package on the device; Longshore installs none by itself.",
             CODE_PATH_INVALID="code.path must be a folder of the repository that holds the entrypoint.",
@@ -141,7 +141,7 @@ FAILURES: dict[str, FailureKind] = {
             retriable=False,
             CAPACITY_INSUFFICIENT="Add capacity, lower the demand, or remove another model.",
             DISK_FULL="Free space in the device's state folder.",
-            IO_ERROR="Check the device's disk.",
+            IO_ERROR="Check the disk, and that the file which the message names can be read.",
             RUNNER_OOM="Raise resources.memory on the card, or use a larger device.",
         ),
         *_rows(
