@@ -70,6 +70,7 @@ FAILURES: dict[str, FailureKind] = {
             PATH_FORBIDDEN="Write a plain relative path such as `model-card.yaml` or `src/`.",
             PATH_NOT_REGULAR="Commit a regular file: links and submodules are not followed.",
             TAG_MOVED="Restore the tag, or release a new version: a tag never moves once it has been used.",
+            PINS_INVALID="Restore the file as the broker last wrote it, in a commit that changes something else too.",
             CARD_NOT_FOUND="Check the path of the model card at that ref.",
             CARD_INVALID="Mend the model card and tag a new version: docs/model-repository.md lists the fields.",
             CARD_TAG_MISMATCH="metadata.version must be the tag without its v.",
