@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from longshore.registry.git_process import run_git
+from longshore.schemas.failures import LongshoreError
 
-# What the broker writes. A commit that touches nothing else starts nothing (DESIGN §7).
+# What the broker writes, and all that it may write. A commit that touches nothing else starts nothing (DESIGN §7).
 BROKERS_OWN = ("transactions", "errors")
+# No dot begins a name and no line ends in one: neither `..` nor a second command for git fast-import gets through.
+_BROKERS_FILE = re.compile(rf"({'|'.join(BROKERS_OWN)})(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 _ALL_BUT_BROKERS_OWN = ("--", ".", *(f":(exclude,top){folder}" for folder in BROKERS_OWN))
 
 
@@ -100,7 +104,14 @@ class Repository:
         return contents
 
     async def add_commit(self, base: str, files: Mapping[str, bytes], message: str, author: Author) -> str:
-        """Put `files` on top of commit `base` and return the new commit's id; no branch moves."""
+        """Put `files` on top of commit `base` and return the new commit's id; no branch moves.
+
+        It is the only way in which a commit of ours comes about. Raises LongshoreError INTERNAL_ERROR for a file that
+        is not the broker's to write (B123).
+        """
+        for path in files:
+            if _BROKERS_FILE.fullmatch(path) is None:
+                raise LongshoreError("INTERNAL_ERROR", f"the broker was about to write {path!r}; nothing was committed")
         name = f"refs/longshore/{uuid.uuid4().hex}"
         who = f"committer {author.name} <{author.email}> {int(author.time.timestamp())} +0000\n"
         stream = [f"commit {name}\n{who}".encode(), _sized(message.encode()), f"from {base}\n".encode()]

@@ -9,6 +9,7 @@ import pytest
 
 from longshore.registry.errors import ErrorFile
 from longshore.registry.git import Git
+from longshore.registry.repository import Author
 from longshore.registry.writer import Devices, RegistryWriter
 from longshore.schemas.devices import DeviceView, Health
 from longshore.schemas.failures import LongshoreError
@@ -59,6 +60,31 @@ async def test_state_and_errors_become_one_commit_of_the_broker(git, registry, w
     assert "worker-a" in registry.show("transactions/actual-state.yaml")
     head = await git.fetch_branch(registry.url, "main")
     assert await git.effective_head(registry.url, head) == base
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "models/production/sentiment.yaml",
+            "README.md",
+            "errors",
+            "transactions/",
+            "/errors/x.yaml",
+            "Errors/x.yaml",
+        ),
+        *("errors/../models/x.yaml", "errors/./x.yaml", "errors//x.yaml", "errors/x.yaml\n", "errorsx/x.yaml", ""),
+        *("errors/x\nM 100644 inline models/production/x.yaml", "transactions/.gitattributes", 'errors/"x"'),
+    ],
+)
+async def test_nothing_but_the_brokers_own_folders_is_ever_written(git, registry, path):
+    """A defect that would change what runs stops before there is a commit (B123)."""
+    head = registry.head()
+    files = {"errors/x.yaml": b"", path: b""}
+    await git.require(registry.url, head)
+    with pytest.raises(LongshoreError, match="INTERNAL_ERROR: the broker was about to write"):
+        await git.push_commit(registry.url, "main", head, files, message="x", author=Author("L", "l@acme.com", NOW))
+    assert registry.head() == head
 
 
 async def test_repeating_a_record_makes_no_second_commit(registry, writer):
