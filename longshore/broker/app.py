@@ -6,6 +6,7 @@ Nothing of what it holds in memory matters: Temporal has the workflows, git has 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ from longshore.broker.temporal_client import connect_patiently, register_search_
 from longshore.broker.temporal_server import TemporalServer
 from longshore.broker.webhook import webhook_app
 from longshore.registry.git import Git
+from longshore.registry.signing import require_verifiable
 
 log = structlog.get_logger()
 
@@ -58,10 +60,11 @@ async def _broker_with_temporal(settings: UpSettings) -> None:
 
 
 async def _broker(settings: BrokerSettings) -> None:
+    await require_verifiable(settings.allowed_keys, os.environ)
     client = await connect_patiently(settings)
     await _patiently(lambda: register_search_attributes(client))
     git = Git(settings.state_dir / "git")
-    registry = RegistryService(git, settings.registry, settings.branch)
+    registry = RegistryService(git, settings.registry, settings.branch, settings.allowed_keys)
     entities = Entities(client, settings)
     look_now = LookNow(registry, entities)
     app = webhook_app(settings.branch, settings.webhook_secrets, look_now)

@@ -14,6 +14,7 @@ from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
 from longshore.registry.errors import error_files
 from longshore.registry.git import Git
+from longshore.registry.pins import pins_of
 from longshore.registry.writer import RegistryWriter
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
@@ -67,7 +68,8 @@ class RegistryRecorder:
         next_steps = tuple(intentions(result, self._telling))
         errors = error_files(result, commit, snapshot, devices, now, next_steps=next_steps)
         subject = f"Longshore: {result.outcome} {result.sha[:10]}"
-        await self._writer.record(subject, None if untouched else self._views, errors, now=now)
+        tags = pins_of(snapshot) if snapshot is not None else {}
+        await self._writer.record(subject, None if untouched else self._views, errors, now=now, tags=tags)
 
     async def _devices_after(self, result: CommitResult) -> dict[str, DeviceView]:
         """Return what the devices report once they have told of this commit's commands, or after a while."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+
+import structlog
 
 from longshore.registry.git import Git
 from longshore.registry.loading import LoadedCommit, load_snapshot
+from longshore.registry.pins import PINS_FILE, Pins, parse_pins
+from longshore.registry.signing import ANY_KEYS, AllowedKeys
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.issues import Issue
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import SpecRequest
+
+log = structlog.get_logger()
 
 # A snapshot of 100 deployments takes about 1 MB; the newest commits are asked for by validation, plan and rollouts.
 SNAPSHOTS_KEPT = 8
@@ -20,12 +28,15 @@ SNAPSHOTS_KEPT = 8
 class RegistryService:
     """One branch of one registry. Methods raise LongshoreError GIT_UNREACHABLE while a host does not answer."""
 
-    def __init__(self, git: Git, url: str, branch: str) -> None:
+    def __init__(self, git: Git, url: str, branch: str, keys: AllowedKeys = ANY_KEYS) -> None:
+        """Serve commits that one of `keys` has signed."""
         self._git = git
         self._url = url
         self._branch = branch
+        self._keys = keys
         self._loaded: dict[str, LoadedCommit] = {}
         self._loading: dict[str, asyncio.Lock] = {}
+        self._confirmed: Mapping[str, bytes] = {}
 
     async def look(self) -> str:
         """Return the newest commit of the branch that touches more than what the broker writes."""
@@ -34,7 +45,11 @@ class RegistryService:
 
     async def validate(self, sha: str) -> ValidationResult:
         """Judge the commit by what holds today; a commit that runs is never judged again."""
-        return (await self._load(sha, today=datetime.now(UTC).date())).result
+        signature = await self._git.signature_issue(self._url, sha, self._keys) if self._keys else None
+        loaded = await self._load(sha, today=datetime.now(UTC).date(), found=(signature,) if signature else ())
+        if loaded.snapshot is not None:
+            self._confirmed = loaded.confirmed
+        return loaded.result
 
     async def snapshot(self, sha: str) -> RegistrySnapshot:
         """Return what the commit says should run. Raises the first finding of a commit that is rejected."""
@@ -56,14 +71,28 @@ class RegistryService:
             )
         return spec
 
-    async def _load(self, sha: str, *, today: date | None) -> LoadedCommit:
+    async def _load(self, sha: str, *, today: date | None, found: tuple[Issue, ...] = ()) -> LoadedCommit:
         async with self._loading.setdefault(sha, asyncio.Lock()):
             loaded = self._loaded.pop(sha, None)
             if loaded is None or today is not None:
-                loaded = await load_snapshot(self._git, self._url, sha, today=today)
+                pins = await self._pins(sha, fetch=today is not None)
+                loaded = await load_snapshot(
+                    self._git, self._url, sha, today=today, pins=pins, confirmed=self._confirmed, found=found
+                )
             self._loaded[sha] = loaded  # at the end: the dictionary is ordered by last use
         while len(self._loaded) > SNAPSHOTS_KEPT:
             oldest = next(iter(self._loaded))
             del self._loaded[oldest]
             self._loading.pop(oldest, None)
         return loaded
+
+    async def _pins(self, sha: str, *, fetch: bool) -> Pins:
+        """Return what is remembered of tags at the newest head: at `sha` that of its own tags is not there yet."""
+        await self._git.require(self._url, sha)
+        if fetch:
+            try:
+                await self._git.fetch_branch(self._url, self._branch)
+            except LongshoreError as error:
+                log.warning("pins_may_be_old", commit_sha=sha, error=str(error))
+        head = await self._git.known_head(self._url, self._branch) or sha
+        return parse_pins((await self._git.read(self._url, head, [PINS_FILE])).get(PINS_FILE))

@@ -23,7 +23,9 @@ import structlog
 
 from longshore.registry.git_process import GitFailed, damaged, git_environment, push_failure, remote_failure, shown
 from longshore.registry.repository import Author, CommitInfo, Repository
+from longshore.registry.signing import AllowedKeys, signature_issue
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.issues import Issue
 
 log = structlog.get_logger()
 
@@ -67,6 +69,10 @@ class Git:
         if head is None:
             raise LongshoreError("REF_NOT_FOUND", f"{shown(url)} has no branch {branch}")
         return head
+
+    async def known_head(self, url: str, branch: str) -> str | None:
+        """Return the branch's head as it was last fetched; None where it never was."""
+        return await self._repository(url).commit_id(f"refs/heads/{branch}")
 
     async def effective_head(self, url: str, head: str) -> str:
         """Return the newest commit up to `head` that touches more than `transactions/` and `errors/`."""
@@ -135,6 +141,28 @@ class Git:
                 known = await resolve(url, repository, ref)
             _remember(self._commits, {(url, ref): known})
         return known
+
+    async def tags(self, url: str) -> dict[str, str]:
+        """Ask the host where each of its tags v… leads to now. Raises as `fetch_branch`."""
+        repository = self._repository(url)
+        if not (repository.directory / "HEAD").exists():
+            async with self.exclusively(url):
+                pass  # git asks from within a repository
+        try:
+            listing = await repository.git(
+                "ls-remote", "--tags", "--end-of-options", url, "v*", limit=self._fetch_limit
+            )
+        except GitFailed as failed:
+            raise remote_failure(url, failed.stderr) from failed
+        entries = (line.split("\t", 1) for line in listing.splitlines())
+        # An annotated tag comes twice: `v1.0.0` is the tag's own id, `v1.0.0^{}`, after it, what it leads to.
+        return {name.removeprefix("refs/tags/").removesuffix("^{}"): found for found, name in entries}
+
+    async def signature_issue(self, url: str, sha: str, keys: AllowedKeys) -> Issue | None:
+        """Return why a commit must not be applied as long as only `keys` may sign. Raises as `require_verifiable`."""
+        await self.require(url, sha)
+        async with self._reading(url) as repository:
+            return await signature_issue(repository, sha, keys)
 
     async def push_commit(
         self, url: str, branch: str, base: str, files: Mapping[str, bytes], *, message: str, author: Author

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TypeVar
 
 import structlog
 
 from longshore.registry.cards import CodeRef, FetchedCard, code_refs
-from longshore.registry.contents import read_contents, wanted
+from longshore.registry.contents import is_manifest, read_contents, wanted
 from longshore.registry.git import Git
 from longshore.registry.git_process import shown
+from longshore.registry.pins import NO_PINS, Pins
 from longshore.registry.repository import CommitInfo
+from longshore.registry.resolving import Resolver, unconfirmed_issues
 from longshore.registry.validation import Verdict, judge, read_cards
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import ModelCardRef
@@ -41,6 +43,8 @@ class LoadedCommit:
     snapshot: RegistrySnapshot | None
     """None where the commit is rejected."""
     issues: tuple[Issue, ...]
+    confirmed: Mapping[str, bytes]
+    """The manifests whose tags their hosts have confirmed, or had confirmed before they were last changed."""
 
     @property
     def result(self) -> ValidationResult:
@@ -57,10 +61,20 @@ class LoadedCommit:
         )
 
 
-async def load_snapshot(git: Git, url: str, sha: str, *, today: date | None) -> LoadedCommit:
+async def load_snapshot(
+    git: Git,
+    url: str,
+    sha: str,
+    *,
+    today: date | None,
+    pins: Pins = NO_PINS,
+    confirmed: Mapping[str, bytes] = {},
+    found: Collection[Issue] = (),
+) -> LoadedCommit:
     """Take commit `sha` of the registry at `url` through the six steps of PRD §5.1.
 
-    `today` is when it is judged; None where it was accepted before, and is only read again.
+    `today` is when it is judged; None where it was accepted before, and is only read again. `confirmed` is that of the
+    commit accepted before it, `found` what is known to be wrong with this one already.
     Raises LongshoreError GIT_UNREACHABLE (retriable) when a host does not answer and nothing else is wrong: a commit
     is not rejected for that. Where something else is wrong too, the commit is rejected with all of it.
     """
@@ -69,7 +83,8 @@ async def load_snapshot(git: Git, url: str, sha: str, *, today: date | None) -> 
     log.info("registry_commit_detected", commit_sha=sha, author=commit.author, timestamp=commit.time.isoformat())
     log.info("registry_validation_started", commit_sha=sha)
     paths = await git.paths(url, sha)
-    verdict = await examine(git, sha, paths, await git.read(url, sha, wanted(paths)), today)
+    files = await git.read(url, sha, wanted(paths))
+    verdict = await examine(git, sha, paths, files, today, pins=pins, confirmed=confirmed, found=found)
     errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
     if errors and all(FAILURES[issue.code].retriable for issue in errors):
         raise LongshoreError(errors[0].code, errors[0].message)
@@ -78,32 +93,51 @@ async def load_snapshot(git: Git, url: str, sha: str, *, today: date | None) -> 
     else:
         milliseconds = round((time.perf_counter() - started) * 1000)
         log.info("registry_validation_success", commit_sha=sha, duration_ms=milliseconds)
-    return LoadedCommit(commit, verdict.snapshot, verdict.issues)
+    settled = {path: files[path] for path in filter(is_manifest, files) if path not in verdict.unconfirmed}
+    return LoadedCommit(commit, verdict.snapshot, verdict.issues, settled)
 
 
 async def examine(
-    git: Git, sha: str, paths: Collection[str], files: Mapping[str, bytes], today: date | None
+    git: Git,
+    sha: str,
+    paths: Collection[str],
+    files: Mapping[str, bytes],
+    today: date | None,
+    *,
+    pins: Pins = NO_PINS,
+    confirmed: Mapping[str, bytes] = {},
+    found: Collection[Issue] = (),
 ) -> Verdict:
-    """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue."""
+    """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue.
+
+    Hosts are asked where tags lead, but for manifests that are as in `confirmed`, and not without `today`.
+    """
     contents = read_contents(paths, files)
     at_once = asyncio.Semaphore(_AT_ONCE)
+    resolver = Resolver(git, pins.commits)
+    new = {entry.card_ref for entry in contents.manifests if confirmed.get(entry.file) != files[entry.file]}
+    asked = new if today is not None else set()
 
     async def fetch(ref: ModelCardRef) -> FetchedCard:
         async with at_once:
-            return await _fetch_card(git, ref)
+            return await _fetch_card(git, ref, await resolver.resolve(ref.repository, ref.ref, ask=ref in asked))
 
-    async def resolve(code: CodeRef) -> str:
+    async def resolve(code: CodeRef, *, ask: bool) -> str:
         async with at_once:
-            return await git.resolve(*code)
+            return await resolver.resolve(*code, ask=ask)
 
     refs = {entry.card_ref for entry in contents.manifests if entry.card_ref is not None}
     fetched = await _each((ref, fetch(ref)) for ref in refs)
-    codes = await _each((code, resolve(code)) for code in code_refs(read_cards(fetched)))
-    return judge(sha, contents, fetched, codes, today)
+    cards = read_cards(fetched)
+    codes_asked = code_refs({ref: card for ref, card in cards.items() if ref in asked})
+    codes = await _each((code, resolve(code, ask=code in codes_asked)) for code in code_refs(cards))
+    doubts = tuple(unconfirmed_issues(contents.manifests, cards, resolver.doubts))
+    issues = (*contents.issues, *found, *doubts, *filter(None, [pins.issue]))
+    verdict = judge(sha, replace(contents, issues=issues), fetched, codes, today)
+    return replace(verdict, unconfirmed=frozenset(issue.file for issue in doubts))
 
 
-async def _fetch_card(git: Git, ref: ModelCardRef) -> FetchedCard:
-    commit = await git.resolve(ref.repository, ref.ref)
+async def _fetch_card(git: Git, ref: ModelCardRef, commit: str) -> FetchedCard:
     files = await git.read(ref.repository, commit, [ref.path])
     if ref.path not in files:
         raise LongshoreError("CARD_NOT_FOUND", f"{shown(ref.repository)} has no file {ref.path} at {ref.ref}")

@@ -66,6 +66,9 @@ class Pins:
         return {tag: pin.commit for tag, pin in self.by_tag.items()}
 
 
+NO_PINS = Pins({})
+
+
 def is_tag(ref: str) -> bool:
     """Tell whether a ref of a document is a tag: the only other thing that one may be is a commit id (PRD §3.1)."""
     return ref.startswith("v")
@@ -74,7 +77,7 @@ def is_tag(ref: str) -> bool:
 def parse_pins(data: bytes | None) -> Pins:
     """Read the file; None where there is none yet. Never raises for what `data` holds."""
     if data is None:
-        return Pins({})
+        return NO_PINS
     if len(data) > _MAX_BYTES:
         return Pins({}, _issue(None, f"it has {len(data):,} bytes, the limit is {_MAX_BYTES:,}"))
     by_tag: dict[Tag, Pin] = {}

@@ -50,6 +50,9 @@ class AllowedKeys:
         return " or ".join(f"the {kind} keys in {file}" for kind, file in kinds if file)
 
 
+ANY_KEYS = AllowedKeys()
+
+
 class _Kind(NamedTuple):
     name: str
     program: str

@@ -25,6 +25,8 @@ class Verdict:
     """None where an issue is an error."""
     issues: tuple[Issue, ...]
     """All findings, by file and line."""
+    unconfirmed: frozenset[str] = frozenset()
+    """Manifests with a tag whose host did not answer."""
 
 
 def read_cards(fetched: Mapping[ModelCardRef, FetchedCard | Failure]) -> dict[ModelCardRef, CardFile]:

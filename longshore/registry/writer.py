@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
 
 from longshore.registry.errors import ErrorFile
 from longshore.registry.git import Git
+from longshore.registry.pins import PINS_FILE, Tag, merge_pins, parse_pins, render_pins
 from longshore.registry.repository import Author
 from longshore.registry.state import STATE_FILE, state_files
 from longshore.schemas.devices import DeviceView
@@ -38,40 +39,67 @@ class RegistryWriter:
         self._one_at_a_time = asyncio.Lock()
 
     async def record(
-        self, subject: str, devices: Devices | None, errors: Sequence[ErrorFile], *, now: datetime
+        self,
+        subject: str,
+        devices: Devices | None,
+        errors: Sequence[ErrorFile],
+        *,
+        now: datetime,
+        tags: Mapping[Tag, str] = {},
     ) -> str | None:
-        """Commit and push the state of `devices` (None: leave it alone) and the error files, as one commit.
+        """Commit and push the state of `devices` (None: leave it alone), the error files and `tags`, as one commit.
 
         Devices are asked when their state is about to be written, and again with every try: whoever had to wait, for
         others or for a git host that was down for hours, writes what is true by then (FAULTS 50: the latest wins).
 
-        Returns the commit's id, or None where nothing was news: the state is materially the same, and the errors are
-        there already. So it can be repeated. Raises LongshoreError STATE_PUSH_CONFLICT (retriable) when every try met
-        another push, or as `Git.fetch_branch`.
+        `tags` are those that an accepted commit uses, with their commits. Returns the new commit's id, or None where
+        nothing was news: the state is materially the same, the errors and the tags are there already. So it can be
+        repeated. Raises LongshoreError STATE_PUSH_CONFLICT (retriable) when every try met another push, or as
+        `Git.fetch_branch`.
         """
         async with self._one_at_a_time:
             for attempt in range(1, _TRIES):
                 try:
-                    return await self._try(subject, devices, errors, now)
+                    return await self._try(subject, devices, errors, now, tags)
                 except LongshoreError as error:
                     if error.code != "STATE_PUSH_CONFLICT":
                         raise
                     log.info("state_push_conflict", attempt=attempt)
                 await asyncio.sleep(_PAUSE_SECONDS * attempt)
-            return await self._try(subject, devices, errors, now)
+            return await self._try(subject, devices, errors, now, tags)
 
     async def _try(
-        self, subject: str, devices: Devices | None, errors: Sequence[ErrorFile], now: datetime
+        self,
+        subject: str,
+        devices: Devices | None,
+        errors: Sequence[ErrorFile],
+        now: datetime,
+        tags: Mapping[Tag, str],
     ) -> str | None:
         head = await self._git.fetch_branch(self._url, self._branch)
         paths = set(await self._git.paths(self._url, head))
         files = {error.path: error.content for error in errors if not error.is_among(paths)}
+        current = await self._git.read(self._url, head, [STATE_FILE, PINS_FILE])
         if devices is not None:
-            current = (await self._git.read(self._url, head, [STATE_FILE])).get(STATE_FILE)
-            files |= state_files(await devices(), now, current, paths)
+            files |= state_files(await devices(), now, current.get(STATE_FILE), paths)
+        files |= _pins_file(current.get(PINS_FILE), tags, now)
         if not files:
             return None
         author = Author(self._name, self._email, now)
         commit = await self._git.push_commit(self._url, self._branch, head, files, message=subject, author=author)
         log.info("state_recorded", commit_sha=commit, files=len(files))
         return commit
+
+
+def _pins_file(current: bytes | None, tags: Mapping[Tag, str], now: datetime) -> dict[str, bytes]:
+    """Return the file of remembered tags where one is new; a file that cannot be trusted is left for people to mend."""
+    known = parse_pins(current)
+    if known.issue is not None:
+        log.error("pins_not_written", reason=str(known.issue))
+        return {}
+    for tag, commit in tags.items():
+        if known.commits.get(tag, commit) != commit:
+            log.warning(
+                "tag_pinned_otherwise", repository=tag[0], ref=tag[1], resolved=commit, first=known.commits[tag]
+            )
+    return {} if tags.keys() <= known.by_tag.keys() else {PINS_FILE: render_pins(merge_pins(known.by_tag, tags, now))}

@@ -121,12 +121,12 @@ async def test_our_own_commits_start_nothing(setting: Setting) -> None:
 
 
 async def test_recording_again_writes_nothing_new(setting: Setting) -> None:
-    """The activity may be repeated: one state, one file of history, one error."""
+    """The activity may be repeated: one state, one file of history, the tags, one error."""
     failed = result(setting.sha, Failure(code="RUNNER_OOM", message="killed"))
     for _ in range(2):
         await setting.recorder.record(RecordRequest(registry="registry", result=failed))
     kinds = sorted(name.split("/")[0] for name in setting.written())
-    assert kinds == ["errors", "transactions", "transactions"]
+    assert kinds == ["errors", "transactions", "transactions", "transactions"]
 
 
 async def test_a_rejection_leaves_the_state_alone(setting: Setting) -> None:

@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from longshore.cli import exits
 from longshore.cli.main import run
+from longshore.registry.pins import PINS_FILE, merge_pins, render_pins
 
 MANIFEST = """\
 id: hello
@@ -169,6 +171,21 @@ def test_a_revision_is_judged_as_it_was(registry, capsys):
     assert json.loads(capsys.readouterr().out)["commit"] == git(registry, "rev-parse", "HEAD")
     git(registry, "clone", "-q", "--bare", ".", "../bare.git")
     assert run(["validate", str(registry.parent / "bare.git")]) == exits.OK
+
+
+def test_a_tag_is_checked_against_what_the_broker_remembers(registry, model, capsys):
+    """Whoever pulled the broker's commits learns before the push that a tag has moved."""
+    first = git(model, "rev-parse", "v0.1.0")
+    tag = (model.as_uri(), "v0.1.0")
+    (registry / PINS_FILE).write_bytes(render_pins(merge_pins({}, {tag: first}, datetime.now(UTC))))
+    assert run(["validate", str(registry)]) == exits.OK
+    git(model, "commit", "-q", "--allow-empty", "-m", "more")
+    git(model, "tag", "-f", "v0.1.0")
+    assert run(["validate", str(registry)]) == exits.FAILED
+    assert f"was first used with {first}, and now leads to" in capsys.readouterr().out
+    (registry / PINS_FILE).write_text("resolved_refs: []")
+    assert run(["validate", str(registry)]) == exits.FAILED
+    assert f"{PINS_FILE}\n  error PINS_INVALID (line 1)\n" in capsys.readouterr().out
 
 
 def test_only_what_git_would_take_counts(registry, capsys):
