@@ -39,6 +39,7 @@ _LOCK_POLL_SECONDS = 0.02
 
 # A resolved reference takes some 200 bytes and a card 3 KB: at most a few MB.
 _REMEMBERED = 2000
+_REMEMBERED_BYTES = 64 * 1024  # what the broker writes grows, and is another one at each head
 
 
 class Git:
@@ -126,7 +127,8 @@ class Git:
         async with self._reading(url) as repository:
             contents = await repository.blobs(tuple(missing))
         fresh = {missing[name]: data for name, data in contents.items()}
-        _remember(self._files, {(url, sha, path): data for path, data in fresh.items()})
+        small = {path: data for path, data in fresh.items() if len(data) <= _REMEMBERED_BYTES}
+        _remember(self._files, {(url, sha, path): data for path, data in small.items()})
         return known | fresh
 
     async def resolve(self, url: str, ref: str) -> str:

@@ -28,7 +28,7 @@ class Issue(Message):
     code: str
     severity: Severity = Severity.ERROR
     file: str
-    """Path in the registry; for a card `<repository>@<ref>:<path>`."""
+    """Path in the registry; for a card `<repository>@<ref>:<path>`; the commit's id where the commit is at fault."""
     place: str = ""
     """Where in the document: `deployment_config.replicas`, `` for the whole file."""
     line: int | None = None

@@ -153,6 +153,19 @@ async def test_a_tag_that_was_taken_away_is_told(setting: Setting) -> None:
     assert f"was first used with {setting.released}, and is gone" in errors(result)[0].message
 
 
+async def test_a_moved_tag_can_be_let_through_on_purpose(setting: Setting) -> None:
+    """Its line is removed in the commit that is to use it."""
+    broker = Broker(setting)
+    await broker.apply(setting.deploy())
+    moved = setting.move_the_tag()
+    file = setting.registry.pull() / PINS_FILE
+    file.write_text("".join(line for line in file.open() if setting.released not in line))
+    sha = setting.deploy(replicas=2)
+    await broker.apply(sha)
+    assert (await broker.service.snapshot(sha)).specs["ten"].code_commit == moved
+    assert setting.remembered()[setting.model.url, "v1.0.0"] == moved
+
+
 async def test_what_runs_is_read_as_it_was_accepted(setting: Setting) -> None:
     """Another broker, started after the tag moved, gives a device what the plan saw, and asks nobody about tags."""
     sha, broker = setting.deploy(), Broker(setting)

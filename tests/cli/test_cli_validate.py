@@ -185,7 +185,7 @@ def test_a_tag_is_checked_against_what_the_broker_remembers(registry, model, cap
     assert f"was first used with {first}, and now leads to" in capsys.readouterr().out
     (registry / PINS_FILE).write_text("resolved_refs: []")
     assert run(["validate", str(registry)]) == exits.FAILED
-    assert f"{PINS_FILE}\n  error PINS_INVALID (line 1)\n" in capsys.readouterr().out
+    assert f"{PINS_FILE}\n  error PINS_INVALID (line 1)" in capsys.readouterr().out
 
 
 def test_only_what_git_would_take_counts(registry, capsys):

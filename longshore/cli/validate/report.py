@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from longshore.registry.git import Git
 from longshore.registry.loading import examine
 from longshore.registry.local import LocalFiles, read_local
 from longshore.registry.model_repository import CARD, model_issues, release_tag, wanted_of_model
+from longshore.registry.pins import PINS_FILE, parse_pins
 from longshore.registry.sources import Sources, read_sources
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
@@ -44,17 +46,23 @@ async def check(path: Path, rev: str | None, policy: RepositoryPolicy) -> Report
 
     Raises UnusablePath.
     """
-    local = await read_local(path, rev, lambda paths: wanted_of_model(paths) or wanted(paths), os.environ)
+    local = await read_local(path, rev, lambda paths: wanted_of_model(paths) or wanted_of_registry(paths), os.environ)
     if CARD in local.paths:
         return _check_model(local, rev)
     with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
         return await check_registry(repositories(Path(cache), policy), local)
 
 
+def wanted_of_registry(paths: Collection[str]) -> list[str]:
+    """Return the paths that `check_registry` reads: what is judged, and what the broker remembers."""
+    return [*wanted(paths), *({PINS_FILE} & set(paths))]
+
+
 async def check_registry(git: Git, local: LocalFiles) -> Report:
     """Judge a registry as the broker does, cards fetched by `git`."""
     today = datetime.now(UTC).date()
-    verdict = await examine(git, local.commit or "", local.paths, local.files, today)
+    pins = parse_pins(local.files.get(PINS_FILE))
+    verdict = await examine(git, local.commit or "", local.paths, local.files, today, pins=pins)
     held = "nothing"
     if verdict.snapshot is not None:
         deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)
