@@ -9,9 +9,11 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.planning.guard import mass_unload
 from longshore.planning.plan import make_plan
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, WatchRequest
+from longshore.schemas.held import HeldBack
 from longshore.schemas.registries import RegistrySnapshot
 
 log = structlog.get_logger()
@@ -35,6 +37,9 @@ class Commits(Protocol):
     async def start_commit(self, sha: str) -> None:
         """Start the commit's workflow; one that runs or has succeeded is left alone."""
 
+    async def start_commit_again(self, sha: str, after_run: str) -> None:
+        """Start the commit's workflow once its run `after_run` has ended; one that runs by then is left alone."""
+
 
 class FleetActivities:
     def __init__(self, desired: Desired, branch: Branch, commits: Commits) -> None:
@@ -47,26 +52,18 @@ class FleetActivities:
         """Place the commit in the history of what was applied, and plan it where it is the newest."""
         async with beating("planning"):
             with our_failures_as_temporals():
-                outcome = await self._outcome(asked.request.sha, asked.applied_sha)
-                plan = None
-                if outcome is PlanOutcome.PLANNED:
-                    plan = make_plan(asked, await self._desired.snapshot(asked.request.sha))
-                    for change in (change for deployment in plan.deployments for change in deployment.changes):
-                        log.info(
-                            "state_drift_detected",
-                            drift_type=change.type,
-                            deployment_id=change.deployment_id,
-                            details=change.reason,
-                        )
-                return fitting(
-                    PlanAnswer(
-                        request_id=asked.request.request_id,
-                        sha=asked.request.sha,
-                        outcome=outcome,
-                        applied_sha=asked.request.sha if plan else asked.applied_sha,
-                        plan=plan,
-                    )
-                )
+                answer = await self._answer(asked)
+                _tell(answer)
+                return fitting(answer)
+
+    @activity.defn
+    async def start_commit_again(self, held: HeldBack) -> None:
+        """Carry out a commit that was held back: somebody has accepted it, or what it descends from."""
+        async with beating(held.sha):
+            with our_failures_as_temporals():
+                await self._commits.start_commit_again(held.sha, held.run_id)
+        by = held.accepted.by if held.accepted else None
+        log.info("commit_started_again", commit_sha=held.sha, code=held.code, accepted_by=by)
 
     @activity.defn
     async def watch_registry(self, request: WatchRequest) -> str:
@@ -85,6 +82,45 @@ class FleetActivities:
                     log.warning("registry_unreadable", code=error.code, error=error.failure.message)
                 await asyncio.sleep(request.poll_interval.total_seconds())
 
+    async def _answer(self, asked: PlanningInput) -> PlanAnswer:
+        sha, applied = asked.request.sha, asked.applied_sha
+        outcome = await self._outcome(sha, applied)
+        accepted = [one for one in asked.held if one.accepted is not None and one.sha == sha]
+        if outcome is PlanOutcome.OUTDATED:
+            return _unplanned(asked, outcome, f"is older than {_short(applied)}, which is applied")
+        if outcome is PlanOutcome.HISTORY_REWRITTEN:
+            line = await self._accepted_line(asked)
+            if line is None:
+                return _unplanned(asked, outcome, f"does not descend from {_short(applied)}, which runs")
+            if line not in accepted:
+                accepted.append(line)
+        plan = make_plan(asked, await self._desired.snapshot(sha))
+        # The applied commit was let through before: planned once more, it only finishes what it began.
+        too_much = mass_unload(asked.slots, plan, asked.mass_unload_limit) if sha != applied else None
+        if too_much and not any((one.sha, one.code) == (sha, "MASS_UNLOAD_BLOCKED") for one in accepted):
+            return _unplanned(asked, PlanOutcome.MASS_UNLOAD_BLOCKED, too_much)
+        waiting = dict.fromkeys(one.sha for one in asked.held if one.sha != sha)
+        return PlanAnswer(
+            request_id=asked.request.request_id,
+            sha=sha,
+            outcome=PlanOutcome.PLANNED,
+            applied_sha=sha,
+            plan=plan,
+            accepted=tuple(one.accepted for one in accepted if one.accepted is not None),
+            held_descendants=tuple([one for one in waiting if await self._desired.is_ancestor(sha, one)]),
+        )
+
+    async def _accepted_line(self, asked: PlanningInput) -> HeldBack | None:
+        """Return the accepted commit that the asked one is, or descends from: its history was accepted with it.
+
+        An unload is accepted for its own commit alone; what descends from that is measured anew.
+        """
+        for one in asked.held:
+            lets_through = one.code == "HISTORY_REWRITTEN" and one.accepted is not None
+            if lets_through and await self._desired.is_ancestor(one.sha, asked.request.sha):
+                return one
+        return None
+
     async def _outcome(self, sha: str, applied: str | None) -> PlanOutcome:
         if applied is None or sha == applied:
             return PlanOutcome.PLANNED
@@ -93,3 +129,31 @@ class FleetActivities:
         if await self._desired.is_ancestor(applied, sha):
             return PlanOutcome.PLANNED
         return PlanOutcome.HISTORY_REWRITTEN
+
+
+def _unplanned(asked: PlanningInput, outcome: PlanOutcome, reason: str) -> PlanAnswer:
+    return PlanAnswer(
+        request_id=asked.request.request_id,
+        sha=asked.request.sha,
+        outcome=outcome,
+        applied_sha=asked.applied_sha,
+        reason=reason,
+    )
+
+
+def _tell(answer: PlanAnswer) -> None:
+    if answer.plan is None:
+        if answer.outcome is not PlanOutcome.OUTDATED:
+            log.warning("commit_held_back", commit_sha=answer.sha, code=answer.outcome.code, reason=answer.reason)
+        return
+    for change in (change for deployment in answer.plan.deployments for change in deployment.changes):
+        log.info(
+            "state_drift_detected",
+            drift_type=change.type,
+            deployment_id=change.deployment_id,
+            details=change.reason,
+        )
+
+
+def _short(sha: str | None) -> str:
+    return (sha or "none")[:10]

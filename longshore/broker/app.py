@@ -92,6 +92,7 @@ async def _work(
         commits.record_result,
         fleet.plan_commit,
         fleet.watch_registry,
+        fleet.start_commit_again,
         rollouts.start_rollouts,
         rollouts.resolve_spec,
         telling.show_status,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.common import (
     SearchAttributePair,
     TypedSearchAttributes,
@@ -14,6 +15,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.broker.settings import ControlSettings
 from longshore.schemas.commits import RegistryCommit
@@ -51,25 +53,23 @@ class Entities:
         )
 
     async def start_commit(self, sha: str) -> None:
+        # One that has ended is left alone: a slow poll, or a webhook that was delivered again.
+        with suppress(WorkflowAlreadyStartedError):
+            await self._start_commit(sha, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY)
+
+    async def start_commit_again(self, sha: str, after_run: str) -> None:
+        held_back = self._client.get_workflow_handle(
+            conventions.commit_workflow_id(self._registry, sha), run_id=after_run
+        )
         try:
-            await self._client.start_workflow(
-                RegistryCommitWorkflow.run,
-                RegistryCommit(
-                    registry=self._registry,
-                    sha=sha,
-                    intervals=self._settings.commands,
-                    telling=self._settings.telling,
-                ),
-                id=conventions.commit_workflow_id(self._registry, sha),
-                task_queue=conventions.BROKER_QUEUE,
-                task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                search_attributes=TypedSearchAttributes([SearchAttributePair(conventions.COMMIT, sha)]),
-                static_summary=f"registry commit {sha[:10]}",
-            )
-        except WorkflowAlreadyStartedError:
-            return  # it has been carried out: a slow poll, or a webhook that was delivered again
+            # It may still be telling git. Started now, it would be taken for the run that is wanted.
+            await held_back.result(follow_runs=False)
+        except WorkflowFailureError:
+            pass  # terminated, for instance: it has ended all the same
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # so long ago that the server has forgotten it
+                raise
+        await self._start_commit(sha, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
 
     async def start_devices(self, workers: tuple[str, ...]) -> None:
         await _in_windows(self._start_device, workers)
@@ -104,6 +104,21 @@ class Entities:
     async def device(self, worker_id: str) -> DeviceView:
         handle = self._client.get_workflow_handle(conventions.device_workflow_id(worker_id))
         return await handle.query(DeviceWorkflow.device)
+
+    async def _start_commit(self, sha: str, reuse: WorkflowIDReusePolicy) -> None:
+        await self._client.start_workflow(
+            RegistryCommitWorkflow.run,
+            RegistryCommit(
+                registry=self._registry, sha=sha, intervals=self._settings.commands, telling=self._settings.telling
+            ),
+            id=conventions.commit_workflow_id(self._registry, sha),
+            task_queue=conventions.BROKER_QUEUE,
+            task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=reuse,
+            search_attributes=TypedSearchAttributes([SearchAttributePair(conventions.COMMIT, sha)]),
+            static_summary=f"registry commit {sha[:10]}",
+        )
 
     async def _start_device(self, worker_id: str) -> None:
         await self._client.start_workflow(

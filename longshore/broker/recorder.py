@@ -31,8 +31,10 @@ REPORT_PAUSE_SECONDS = 0.2
 
 _ON_THE_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
-# A rejected commit changed nothing that runs: its error file is all that is news.
-_LEAVE_THE_STATE_ALONE = frozenset({CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN})
+# A commit that was rejected or held back changed nothing that runs: its error file is all that is news.
+_LEAVE_THE_STATE_ALONE = frozenset(
+    {CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN, CommitOutcome.MASS_UNLOAD_BLOCKED}
+)
 
 
 class RegistryRecorder:

@@ -102,6 +102,10 @@ class ControlSettings(BaseModel):
     failed_after: Annotated[timedelta, Field(description="Silence after which a device counts as failed.")] = timedelta(
         seconds=120
     )
+    mass_unload_limit: Annotated[
+        int,
+        Field(ge=0, le=100, description="Percent of the serving replicas that a commit may unload; 100 allows all."),
+    ] = 50
     load_timeout: Annotated[timedelta, Field(description="Longest time for one LOAD or RELOAD, retries included.")] = (
         timedelta(hours=2)
     )
@@ -173,7 +177,10 @@ class ControlSettings(BaseModel):
     @property
     def fleet(self) -> FleetSettings:
         return FleetSettings(
-            poll_interval=self.poll_interval, first_report_grace=self.first_report_grace, presence=self.presence
+            poll_interval=self.poll_interval,
+            first_report_grace=self.first_report_grace,
+            presence=self.presence,
+            mass_unload_limit=self.mass_unload_limit,
         )
 
     @property

@@ -21,6 +21,8 @@ VERBS = {
     "broker": "Start a broker alone, against any Temporal cluster.",
     "worker-host": "Start the daemon of one device: it runs models and owns the local Envoy.",
     "status": "Show workers, deployments and the last commits.",
+    "accept-history": "Carry out a commit although it does not descend from the one that runs.",
+    "accept-unload": "Carry out a commit although it takes away much of what serves.",
     "validate": "Check a registry as the broker would, without a server.",
     "pre-receive": "Judge a push in a git server's hook: refuse what the broker would reject.",
     "init": "Write the skeleton of a registry or of a model repository.",

@@ -19,6 +19,7 @@ from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult
 from longshore.schemas.devices import DeviceView, ModelReport
 from longshore.schemas.failures import FAILURES, Category, Failure
+from longshore.schemas.held import VERBS
 from longshore.schemas.issues import Severity
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.redaction import beginning, end
@@ -64,20 +65,22 @@ def error_files(
 ) -> tuple[ErrorFile, ...]:
     """Return a file for everything that went wrong with a commit: its rejection, or each failure of its rollouts.
 
-    `snapshot` (None for a rejected commit) and `devices` only add context; `next_steps` is what will be done after.
+    `snapshot` (None for a commit that was rejected or held back) and `devices` only add context; `next_steps` is what
+    will be done after.
     """
-    if result.outcome in {CommitOutcome.REJECTED, CommitOutcome.HISTORY_REWRITTEN}:
-        return (_rejection(result, commit, next_steps, now),)
+    match result.outcome:
+        case CommitOutcome.REJECTED:
+            return (_rejection(result, commit, next_steps, now),)
+        case CommitOutcome.HISTORY_REWRITTEN | CommitOutcome.MASS_UNLOAD_BLOCKED:
+            return (_held_back(result, commit, next_steps, now),)
     return tuple(_rollout_errors(result, commit, snapshot, devices, next_steps, now))
 
 
 def _rejection(result: CommitResult, commit: CommitInfo, next_steps: Sequence[str], now: datetime) -> ErrorFile:
-    rejected = result.outcome is CommitOutcome.REJECTED
-    errors = [issue for issue in result.issues if issue.severity is Severity.ERROR]
-    codes = dict.fromkeys(issue.code for issue in errors) if rejected else ["HISTORY_REWRITTEN"]
+    codes = dict.fromkeys(issue.code for issue in result.issues if issue.severity is Severity.ERROR)
     content = {
         "timestamp": timestamp(now),
-        "error_type": "validation_error" if rejected else "history_rewritten",
+        "error_type": "validation_error",
         "severity": "high",
         "commit": _commit(commit),
         "error": {"message": result.summary},
@@ -95,8 +98,25 @@ def _rejection(result: CommitResult, commit: CommitInfo, next_steps: Sequence[st
         "actions_taken": ["Rejected the commit: nothing that runs was changed", *next_steps],
         "recommended_actions": [f"{code}: {FAILURES[code].remedy}" for code in codes],
     }
-    kind = "validation-error" if rejected else "history-rewritten"
-    return ErrorFile(kind, commit.sha[:8], now, rendered(content))
+    return ErrorFile("validation-error", commit.sha[:8], now, rendered(content))
+
+
+def _held_back(result: CommitResult, commit: CommitInfo, next_steps: Sequence[str], now: datetime) -> ErrorFile:
+    code = result.outcome.upper()
+    sound = {
+        "HISTORY_REWRITTEN": "Push forward from the commit that runs: a history that is rewritten takes nothing back",
+        "MASS_UNLOAD_BLOCKED": "Restore what was taken away by mistake, and push: that is then carried out by itself",
+    }[code]
+    content = {
+        "timestamp": timestamp(now),
+        "error_type": str(result.outcome),
+        "severity": "high",
+        "commit": _commit(commit),
+        "error": {"code": code, "message": result.summary},
+        "actions_taken": ["Held the commit back: nothing that runs was changed", *next_steps],
+        "recommended_actions": [sound, f"Where it is meant so, let it through: longshore {VERBS[code]} {commit.sha}"],
+    }
+    return ErrorFile(result.outcome.replace("_", "-"), commit.sha[:8], now, rendered(content))
 
 
 def _rollout_errors(  # noqa: PLR0917 (what a commit's failures are made of)

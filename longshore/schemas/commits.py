@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
+from longshore.schemas.held import Accepted
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.rollouts import RolloutAnswer
 
@@ -60,6 +61,9 @@ class CommitOutcome(StrEnum):
     REJECTED = "rejected"
     OUTDATED = "outdated"
     HISTORY_REWRITTEN = "history_rewritten"
+    """Held back until an operator accepts it: it does not descend from the applied commit."""
+    MASS_UNLOAD_BLOCKED = "mass_unload_blocked"
+    """Held back until an operator accepts it: it would unload too much of what serves."""
 
 
 class CommitResult(Message):
@@ -68,6 +72,8 @@ class CommitResult(Message):
     summary: str
     issues: tuple[Issue, ...] = ()
     answers: tuple[RolloutAnswer, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+    """Who has accepted what had held the commit back, and when."""
 
 
 class RecordRequest(Message):

@@ -167,6 +167,7 @@ FAILURES: dict[str, FailureKind] = {
             retriable=False,
             STALE_GENERATION="Nothing to do: a newer command for this deployment has been seen.",
             COMMIT_STALE="Nothing to do: a newer commit has been applied.",
+            COMMIT_NOT_HELD="`longshore status` lists the commits that are held back, and what to type for each.",
             SUPERSEDED="Nothing to do: a newer commit changed the same deployment.",
             FENCED="Nothing to do: this attempt had lost its lease and stopped before it changed anything.",
             ILLEGAL_STATE="The command does not fit the model's state; `longshore status` shows it.",

@@ -28,7 +28,7 @@ class Issue(Message):
     code: str
     severity: Severity = Severity.ERROR
     file: str
-    """Path in the registry; for a card `<repository>@<ref>:<path>`; the commit's id where the commit is at fault."""
+    """Path in the registry; for a card `<repository>@<ref>:<path>`; `` for the commit as a whole."""
     place: str = ""
     """Where in the document: `deployment_config.replicas`, `` for the whole file."""
     line: int | None = None
@@ -44,4 +44,4 @@ class Issue(Message):
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
         at = f" ({self.place})" if self.place else ""
-        return f"{where}{at}: {self.code}: {self.message}"
+        return ": ".join(filter(None, [f"{where}{at}", self.code, self.message]))

@@ -23,6 +23,8 @@ from longshore.schemas.commits import (
 from longshore.schemas.devices import StartDevices
 from longshore.schemas.failures import Category
 from longshore.schemas.fleet import PlanAnswer, PlanOutcome, PlanRequest
+from longshore.schemas.held import VERBS, Accepted
+from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
 from longshore.workflows import conventions, stories
@@ -36,6 +38,7 @@ class RegistryCommitWorkflow:
         self._commit = commit
         self._validation: ValidationResult | None = None
         self._plan: Plan | None = None
+        self._accepted: tuple[Accepted, ...] = ()
         self._answers: dict[str, RolloutAnswer] = {}
         self._step = "Validating"
 
@@ -71,8 +74,9 @@ class RegistryCommitWorkflow:
         await self._start_devices(validation.workers)
         answer = await self._ask_fleet(validation.workers)
         if answer.plan is None:
-            return self._result(*_unplanned(answer))
+            return self._unplanned(answer)
         self._plan = answer.plan
+        self._accepted = answer.accepted
         self._tell("Rolling out")
         await self._start_rollouts(answer.plan)
         wanted = [deployment.deployment_id for deployment in answer.plan.deployments]
@@ -183,9 +187,32 @@ class RegistryCommitWorkflow:
             return result.model_copy(update={"summary": note})
         return result
 
-    def _result(self, outcome: CommitOutcome, summary: str, answers: tuple[RolloutAnswer, ...] = ()) -> CommitResult:
+    def _unplanned(self, answer: PlanAnswer) -> CommitResult:
+        code = answer.outcome.code or ""
+        summary = f"{answer.outcome.replace('_', ' ')}: this commit {answer.reason}; nothing that runs has changed"
+        if code in VERBS:
+            summary += f" until `longshore {VERBS[code]} {stories.short(answer.sha)}`"
+        severity = Severity.NOTE if answer.outcome is PlanOutcome.OUTDATED else Severity.ERROR
+        issue = Issue(code=code, severity=severity, file="", message=f"this commit {answer.reason}")
+        return self._result(CommitOutcome(answer.outcome), summary, issue=issue)
+
+    def _result(
+        self,
+        outcome: CommitOutcome,
+        summary: str,
+        answers: tuple[RolloutAnswer, ...] = (),
+        *,
+        issue: Issue | None = None,
+    ) -> CommitResult:
         issues = self._validation.issues if self._validation else ()
-        result = CommitResult(sha=self._commit.sha, outcome=outcome, summary=summary, issues=issues, answers=answers)
+        result = CommitResult(
+            sha=self._commit.sha,
+            outcome=outcome,
+            summary="; ".join([summary, *map(str, self._accepted)]),
+            issues=(*issues, issue) if issue else issues,
+            answers=answers,
+            accepted=self._accepted,
+        )
         if len(result.model_dump_json()) > MAX_PAYLOAD:
             # Each rollout's own result still has it: an oversized argument would repeat this workflow task for ever.
             bare = tuple(answer.model_copy(update={"results": ()}) for answer in answers)
@@ -194,7 +221,8 @@ class RegistryCommitWorkflow:
 
     def _tell(self, step: str) -> None:
         self._step = step
-        workflow.set_current_details(stories.commit_story(step, self._validation, self._plan, self._answers))
+        story = stories.commit_story(step, self._validation, self._plan, self._answers, self._accepted)
+        workflow.set_current_details(story)
 
 
 def _unwritten(error: ActivityError) -> str:
@@ -202,16 +230,6 @@ def _unwritten(error: ActivityError) -> str:
     failure = last_failure(error)
     refused = failure is not None and failure.kind.category is not Category.NETWORK
     return reason(error) if refused else f"STATE_PUSH_DEFERRED: {reason(error)}"
-
-
-def _unplanned(answer: PlanAnswer) -> tuple[CommitOutcome, str]:
-    applied = stories.short(answer.applied_sha)
-    if answer.outcome is PlanOutcome.OUTDATED:
-        return CommitOutcome.OUTDATED, f"outdated: the newer commit {applied} is applied already"
-    return (
-        CommitOutcome.HISTORY_REWRITTEN,
-        f"history rewritten: this commit does not descend from {applied}, which runs; nothing has changed",
-    )
 
 
 def _outcome(answers: tuple[RolloutAnswer, ...]) -> CommitOutcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -26,6 +27,18 @@ from longshore.schemas.fleet import (
     SlotSettled,
     WatchRequest,
 )
+from longshore.schemas.held import (
+    VERBS,
+    Acceptance,
+    Accepted,
+    HeldBack,
+    accept,
+    after_plan,
+    check_name,
+    hold,
+    named,
+    started,
+)
 from longshore.schemas.ledger import reserve, settle
 from longshore.workflows import conventions, stories
 from longshore.workflows.outcomes import failure_of
@@ -43,6 +56,7 @@ class FleetWorkflow:
         self._devices = dict(start.devices)
         self._slots = start.slots
         self._answers = {answer.request_id: answer for answer in start.answers}
+        self._held = start.held
         self._queue: deque[PlanRequest] = deque()
         self._waiting: dict[str, asyncio.Future[PlanAnswer]] = {}
         self._planning = False
@@ -52,11 +66,13 @@ class FleetWorkflow:
     @workflow.run
     async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
         self._watching = asyncio.create_task(self._watch())
+        self._restarting = asyncio.create_task(self._restart())
         while not self._is_due_and_drained():
             self._tell_story()
             await workflow.wait_condition(self._has_work)
-            if self._watching.done():
-                self._watching.result()  # it never returns: this raises the defect that ended it
+            for endless in (self._watching, self._restarting):
+                if endless.done():
+                    endless.result()  # it never returns: this raises the defect that ended it
             if self._rewatch:
                 await self._watch_anew()
             if self._queue:
@@ -80,6 +96,25 @@ class FleetWorkflow:
             raise ValueError(f"this is the fleet of {self._registry!r}, not of {request.registry!r}")
         if not request.sha or not request.request_id:
             raise ValueError("a plan request names a commit and its own id")
+
+    @workflow.update
+    def accept(self, acceptance: Acceptance) -> Accepted:
+        """Let a commit through that is held back, and start its workflow again; once more, it is the same answer."""
+        if accepted := self._let_through(acceptance):
+            return accepted
+        meant = named(self._held, acceptance)
+        now = Accepted(sha=meant.sha, code=meant.code, by=acceptance.by.strip(), at=workflow.now())
+        self._held = accept(self._held, now)
+        self._tell_story()
+        return named(self._held, acceptance).accepted or now
+
+    @accept.validator
+    def refuse_what_is_not_held_back(self, acceptance: Acceptance) -> None:
+        check_name(acceptance)
+        try:
+            self._let_through(acceptance) or named(self._held, acceptance)
+        except LongshoreError as error:
+            raise _refusal(error.failure, retriable=False) from error
 
     @workflow.signal(description="The settings of a broker that has just started")
     def configure(self, settings: FleetSettings) -> None:
@@ -114,10 +149,12 @@ class FleetWorkflow:
             devices={name: record for name, record in self._devices.items() if name not in left},
             slots=self._slots,
             plan=plan,
+            held_back=self._held,
         )
 
     def _has_work(self) -> bool:
-        return bool(self._queue) or self._rewatch or self._watching.done() or self._is_due_and_drained()
+        ended = self._watching.done() or self._restarting.done()
+        return bool(self._queue) or self._rewatch or ended or self._is_due_and_drained()
 
     async def _watch_anew(self) -> None:
         self._rewatch = False
@@ -147,6 +184,29 @@ class FleetWorkflow:
                 context = {"registry": self._registry, "error": failure_of(error).message}
                 workflow.logger.error("registry_watch_ended", extra={"context": context})
                 await workflow.sleep(self._settings.poll_interval)
+
+    async def _restart(self) -> None:
+        while True:
+            await workflow.wait_condition(lambda: any(held.due for held in self._held))
+            await asyncio.gather(*(self._start_again(held) for held in self._held if held.due))
+
+    async def _start_again(self, held: HeldBack) -> None:
+        try:
+            await workflow.execute_activity_method(
+                FleetActivities.start_commit_again,
+                held,
+                start_to_close_timeout=conventions.BROKER_PATIENCE,
+                schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=f"start {stories.short(held.sha)} again: {held.accepted or 'what it stands on is applied'}"[
+                    :200
+                ],
+            )
+        except ActivityError as error:
+            context = {"commit_sha": held.sha, "error": failure_of(error).message}
+            workflow.logger.error("commit_not_started_again", extra={"context": context})
+        self._held = started(self._held, held)
 
     async def _answer(self, request: PlanRequest) -> None:
         waiting = self._waiting.pop(request.request_id)
@@ -178,6 +238,8 @@ class FleetWorkflow:
                     generation=self._generation,
                     devices=self._devices,
                     slots=self._slots,
+                    held=self._held,
+                    mass_unload_limit=self._settings.mass_unload_limit,
                 )
             ),
             start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
@@ -191,7 +253,10 @@ class FleetWorkflow:
             self._slots = reserve(self._slots, answer.plan)
             self._generation = answer.plan.generation
             self._applied = answer.sha
+            self._held = after_plan(self._held, answer.held_descendants)
             workflow.upsert_search_attributes([conventions.COMMIT.value_set(answer.sha)])
+        elif answer.outcome.code in VERBS:
+            self._held = hold(self._held, _held_back(answer, workflow.now()))
         return answer
 
     async def _hear_new_devices(self, workers: tuple[str, ...]) -> None:
@@ -215,6 +280,14 @@ class FleetWorkflow:
         planned = (a for a in reversed(self._answers.values()) if a.plan is not None and a.sha == self._applied)
         return next(planned, None)
 
+    def _let_through(self, acceptance: Acceptance) -> Accepted | None:
+        """Return who accepted the applied commit, where that is what is asked for."""
+        applied = self._applied_answer()
+        for accepted in applied.accepted if applied else ():
+            if acceptance.sha and accepted.sha.startswith(acceptance.sha) and accepted.code == acceptance.code:
+                return accepted
+        return None
+
     def _apply_settled(self) -> None:
         for event in self._settled_meanwhile:
             self._slots = settle(self._slots, event)
@@ -234,14 +307,22 @@ class FleetWorkflow:
             watched_sha=self._watched,
             devices=self._devices,
             slots=self._slots,
+            held=self._held,
         )
         room = MAX_PAYLOAD - len(ledger.model_dump_json())
         return ledger.model_copy(update={"answers": _newest_within(tuple(self._answers.values()), room)})
 
     def _tell_story(self) -> None:
         waiting = len(self._queue) + self._planning
-        story = stories.fleet_story(self._applied, self._generation, self._devices, self._slots, waiting)
+        story = stories.fleet_story(
+            self._applied, self._generation, self._devices, self._slots, waiting, held=self._held
+        )
         workflow.set_current_details(story)
+
+
+def _held_back(answer: PlanAnswer, now: datetime) -> HeldBack:
+    code = answer.outcome.code or ""
+    return HeldBack(sha=answer.sha, code=code, reason=answer.reason, run_id=answer.request_id, since=now)
 
 
 def _refusal(failure: Failure, *, retriable: bool) -> ApplicationError:

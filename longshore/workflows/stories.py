@@ -8,6 +8,7 @@ from datetime import datetime
 from longshore.schemas.commits import CommitOutcome, ValidationResult
 from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
 from longshore.schemas.fleet import Slot
+from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget
 
@@ -57,6 +58,7 @@ def commit_story(
     validation: ValidationResult | None = None,
     plan: Plan | None = None,
     answers: Mapping[str, RolloutAnswer] | None = None,
+    accepted: Iterable[Accepted] = (),
 ) -> str:
     parts = [f"**{step}**"]
     if validation is not None:
@@ -66,7 +68,8 @@ def commit_story(
         findings = f"\n\n{bullets(map(str, validation.issues))}" if validation.issues else ", no findings"
         parts.append(f"### Validation: {verdict}{findings}")
     if plan is not None:
-        parts.append(f"### Plan (generation {plan.generation})\n\n{_plan_details(plan)}")
+        let_through = "".join(f"{one}\n\n" for one in accepted)
+        parts.append(f"### Plan (generation {plan.generation})\n\n{let_through}{_plan_details(plan)}")
         rows = [
             (d.deployment_id, d.version, *_answer_cells((answers or {}).get(d.deployment_id))) for d in plan.deployments
         ]
@@ -75,16 +78,25 @@ def commit_story(
 
 
 def fleet_story(
-    applied: str | None, generation: int, devices: Mapping[str, DeviceRecord], slots: Iterable[Slot], waiting: int
+    applied: str | None,
+    generation: int,
+    devices: Mapping[str, DeviceRecord],
+    slots: Iterable[Slot],
+    waiting: int,
+    *,
+    held: Iterable[HeldBack] = (),
 ) -> str:
     applied_row = (
         f"Applied commit `{short(applied)}`, generation {generation}, {count(waiting, 'plan request')} waiting."
     )
     device_rows = [(d.worker_id, d.health, d.status or "never heard", len(d.slots)) for _, d in sorted(devices.items())]
+    held_rows = [(short(one.sha), one.code, one.reason, one.what_next) for one in held]
+    held_back = table(("commit", "code", "it", "next"), held_rows)
     slot_rows = [(s.deployment_id, s.worker_id, s.version, s.state, s.generation, s.code or "") for s in slots]
     return "\n\n".join(
         [
             applied_row,
+            *([f"### Held back\n\n{held_back}"] if held_rows else []),
             "### Devices\n\n" + table(("device", "health", "says of itself", "models"), device_rows),
             "### Deployments\n\n"
             + table(("deployment", "device", "version", "state", "generation", "failure"), slot_rows),

@@ -124,6 +124,7 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.shas: list[str] = []
+        self.parents: dict[str, str | None] = {}
         self.snapshots: dict[str, RegistrySnapshot] = {}
         self.issues: dict[str, tuple[Issue, ...]] = {}
         self.recorded: list[RecordRequest] = []
@@ -134,16 +135,19 @@ class FakeRegistry:
 
     def push(self, snapshot: RegistrySnapshot, *issues: Issue) -> str:
         sha = f"{len(self.shas) + 1:040x}"
+        self.parents[sha] = self.shas[-1] if self.shas else None
         self.shas.append(sha)
+        return self._keep(sha, snapshot, *issues)
+
+    def rewrite(self, snapshot: RegistrySnapshot, parent: str | None = None) -> str:
+        """A commit that descends from none of the row: from another one like it, or from nothing at all."""
+        sha = f"{0xF0 + len(self.parents) - len(self.shas):x}" * 20
+        self.parents[sha] = parent
+        return self._keep(sha, snapshot)
+
+    def _keep(self, sha: str, snapshot: RegistrySnapshot, *issues: Issue) -> str:
         self.snapshots[sha] = snapshot.model_copy(update={"sha": sha})
         self.issues[sha] = issues
-        return sha
-
-    def rewrite(self, snapshot: RegistrySnapshot) -> str:
-        """A commit that descends from none of the others."""
-        sha = "f" * 40
-        self.snapshots[sha] = snapshot.model_copy(update={"sha": sha})
-        self.issues[sha] = ()
         return sha
 
     async def look(self) -> str:
@@ -161,9 +165,10 @@ class FakeRegistry:
         return self.snapshots[sha]
 
     async def is_ancestor(self, older: str, newer: str) -> bool:
-        if older not in self.shas or newer not in self.shas:
-            return older == newer
-        return self.shas.index(older) <= self.shas.index(newer)
+        line: str | None = newer
+        while line is not None and line != older:
+            line = self.parents.get(line)
+        return line == older
 
     async def spec(self, request: SpecRequest) -> DeploymentSpec:
         spec = self.snapshots[request.sha].specs[request.deployment_id]
@@ -317,7 +322,8 @@ class World:
         )
         return [
             commits.validate_commit, commits.start_devices, commits.ask_fleet_for_plan, commits.record_result,
-            fleet.plan_commit, fleet.watch_registry, rollouts.start_rollouts, rollouts.resolve_spec,
+            fleet.plan_commit, fleet.watch_registry, fleet.start_commit_again,
+            rollouts.start_rollouts, rollouts.resolve_spec,
             telling.show_status, telling.notify,
         ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import DeviceCapacity, DeviceStatus, DeviceView, Health, ModelReport
 from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.held import HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, Goal
@@ -82,6 +83,8 @@ class Status(Message):
     generation: int
     commits: tuple[CommitStatus, ...]
     """The newest first."""
+    held_back: tuple[HeldBack, ...] = ()
+    """Commits that change nothing until somebody accepts them, the newest last."""
     workers: tuple[WorkerStatus, ...]
     deployments: tuple[DeploymentStatus, ...]
 
@@ -98,6 +101,7 @@ def status_of(fleet: FleetView, devices: Mapping[str, DeviceView], commits: Sequ
         applied_sha=fleet.applied_sha,
         generation=fleet.generation,
         commits=tuple(commits),
+        held_back=fleet.held_back,
         workers=tuple(_worker(name, fleet, devices.get(name)) for name in names),
         deployments=tuple(
             _deployment(

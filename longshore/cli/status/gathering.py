@@ -39,7 +39,7 @@ Answer = TypeVar("Answer")
 
 async def gather(client: Client, registry: str | None) -> Status:
     """Return the state of one registry's fleet. Raises REGISTRY_UNKNOWN, BROKER_UNREACHABLE."""
-    registry = registry or await _only_registry(client)
+    registry = registry or await only_registry(client)
     fleet_handle = client.get_workflow_handle(fleet_workflow_id(registry))
     fleet = await _answered(lambda: fleet_handle.query("fleet", result_type=FleetView, rpc_timeout=ANSWER_TIMEOUT))
     if fleet is None:
@@ -51,7 +51,8 @@ async def gather(client: Client, registry: str | None) -> Status:
     return status_of(fleet, devices, await _commits(client, registry))
 
 
-async def _only_registry(client: Client) -> str:
+async def only_registry(client: Client) -> str:
+    """Return the name of the one registry that is served. Raises REGISTRY_UNKNOWN."""
     prefix = fleet_workflow_id("")
     query = "WorkflowType = 'FleetWorkflow' AND ExecutionStatus = 'Running'"
     names = sorted({found.id.removeprefix(prefix) async for found in client.list_workflows(query)})

@@ -31,6 +31,7 @@ _COLOURS: dict[str, str] = {
     CommitOutcome.PARTLY_APPLIED: "red",
     CommitOutcome.REJECTED: "red",
     CommitOutcome.HISTORY_REWRITTEN: "red",
+    CommitOutcome.MASS_UNLOAD_BLOCKED: "red",
 }
 
 
@@ -42,6 +43,9 @@ def show(status: Status, console: Console | None = None, now: datetime | None = 
     console.print(f"registry {status.registry}, applied commit {applied}, generation {status.generation}")
     for commit in status.commits:
         console.print(_commit(commit, now), soft_wrap=True)
+    for held in status.held_back:
+        what = f"held back: {held.sha[:_SHORT_SHA]} {held.code}: {held.reason}\n  → {held.what_next}"
+        console.print(escape(what), soft_wrap=True)
     console.print(_deployments(status.deployments), _workers(status.workers, now))
     for one in status.deployments:
         for note in _notes(one):
