@@ -22,6 +22,7 @@ from workflow_world import REGISTRY, World, eventually, real_server, world  # no
 
 from longshore.cli.exits import leave  # noqa: E402 (after the path above)
 from longshore.schemas.devices import Health  # noqa: E402 (after the path above)
+from longshore.schemas.held import Acceptance  # noqa: E402 (after the path above)
 from longshore.schemas.issues import Audience, Issue  # noqa: E402 (after the path above)
 from longshore.workflows import conventions  # noqa: E402 (after the path above)
 
@@ -40,6 +41,8 @@ async def record() -> None:
         await _save(around, conventions.fleet_workflow_id(REGISTRY), "fleet")
         await _save(around, conventions.device_workflow_id("worker-a"), "device-failed-and-recovered")
         await _save(around, conventions.device_workflow_id("worker-b"), "device-healthy")
+        await _held_back(around)
+        await _save(around, conventions.fleet_workflow_id(REGISTRY), "fleet-accepted")
 
 
 _QUICK = {
@@ -86,6 +89,31 @@ async def _superseded(around: World) -> None:
     await around.settled()
     await _save(around, conventions.commit_workflow_id(REGISTRY, first), "commit-superseded")
     await _save(around, conventions.rollout_workflow_id("ten"), "rollout-superseded")
+
+
+async def _held_back(around: World) -> None:
+    for device in around.devices.values():
+        device.before = None
+    for sha, code in (
+        (around.registry.rewrite(registry(WORKERS, Wanted("ten", replicas=2))), "HISTORY_REWRITTEN"),
+        (around.registry.rewrite(registry(WORKERS), "f0" * 20), "MASS_UNLOAD_BLOCKED"),
+    ):
+        name = code.lower().replace("_", "-")
+        workflow_id = conventions.commit_workflow_id(REGISTRY, sha)
+        handle = around.client.get_workflow_handle(workflow_id)
+        await around.result(sha)
+        await _save(around, workflow_id, f"commit-{name}")
+        held = (await handle.describe()).run_id
+        fleet = around.client.get_workflow_handle(conventions.fleet_workflow_id(REGISTRY))
+        await fleet.execute_update("accept", Acceptance(sha=sha, code=code, by="olga@laptop"))
+
+        async def again(handle: Any = handle, held: str | None = held) -> bool:
+            return (await handle.describe()).run_id != held
+
+        await eventually(again, "its workflow is started again")
+        await handle.result()
+        await around.settled()
+    await _save(around, workflow_id, "commit-accepted")
 
 
 async def _failed_device(around: World) -> None:
