@@ -20,6 +20,7 @@ from longshore.schemas.devices import (
 )
 from longshore.schemas.failures import Failure
 from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Demand, DeploymentPlan, Goal, Plan, Rejection
@@ -220,6 +221,30 @@ def test_the_table_tells_all():
         "0/2",
     ):
         assert expected in text
+
+
+def test_what_is_held_back_is_shown_with_what_to_type():
+    """An operator copies the command; once it has been typed, the line says who did."""
+    blocked = HeldBack(
+        sha="b" * 40,
+        code="MASS_UNLOAD_BLOCKED",
+        reason="would unload 6 of 8 replicas (75 %, the limit is 50 %): fraud (6)",
+        run_id="r",
+        since=NOW,
+    )
+    word = Accepted(sha="c" * 40, code="HISTORY_REWRITTEN", by="olga@laptop", at=NOW)
+    accepted = HeldBack(
+        sha="c" * 40, code=word.code, reason="does not descend from a", run_id="r", since=NOW, accepted=word
+    )
+    ledger = fleet().model_copy(update={"held_back": (blocked, accepted)})
+    out = io.StringIO()
+    show(status_of(ledger, {}, ()), Console(file=out, width=80), NOW)
+    assert (
+        "held back: bbbbbbb MASS_UNLOAD_BLOCKED: would unload 6 of 8 replicas (75 %, the limit is 50 %): fraud (6)\n"
+        f"  → longshore accept-unload {'b' * 40}\n"
+        "held back: ccccccc HISTORY_REWRITTEN: does not descend from a\n"
+        "  → HISTORY_REWRITTEN of cccccccccc accepted by olga@laptop at 2026-01-01 12:00:00 UTC, being carried out\n"
+    ) in out.getvalue()
 
 
 def test_nothing_is_cut_off_in_80_columns():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from longshore.registry.errors import MAX_BYTES, error_files
 from longshore.registry.repository import CommitInfo
@@ -155,6 +157,30 @@ def test_a_rejection_names_the_commit_and_every_issue():
     (file,) = error_files(rejected(), COMMIT, None, {}, NOW)
     assert file.path == "errors/2025-10-28T10-45-00-cccccccc-validation-error.yaml"
     assert file.content.decode() == GOLDEN_REJECTION
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verb"),
+    [
+        (CommitOutcome.HISTORY_REWRITTEN, "accept-history"),
+        (CommitOutcome.MASS_UNLOAD_BLOCKED, "accept-unload"),
+    ],
+)
+def test_a_commit_that_is_held_back_says_what_to_type(outcome, verb):
+    """PRD §4.5's fields, and the exact command; the same commit told again is recognised."""
+    code = outcome.upper()
+    issue = Issue(code=code, file="", message="this commit does not fit")
+    result = CommitResult(sha=COMMIT.sha, outcome=outcome, summary="this commit does not fit", issues=(issue,))
+    (file,) = error_files(result, COMMIT, None, {}, NOW)
+    assert file.path == f"errors/2025-10-28T10-45-00-cccccccc-{outcome.replace('_', '-')}.yaml"
+    document = YAML(typ="safe").load(file.content)
+    assert document["error_type"] == outcome
+    assert document["severity"] == "high"
+    assert document["error"] == {"code": code, "message": "this commit does not fit"}
+    assert document["actions_taken"] == ["Held the commit back: nothing that runs was changed"]
+    assert document["recommended_actions"][-1].endswith(f": longshore {verb} {COMMIT.sha}")
+    (later,) = error_files(result, COMMIT, None, {}, NOW + timedelta(hours=1))
+    assert later.is_among([file.path])
 
 
 def failed_result(*workers: str, outcome: RolloutOutcome = RolloutOutcome.FAILED) -> CommitResult:

@@ -237,12 +237,16 @@ class System:
         await eventually(there, f"{deployment_id} on {worker_id} is {state}", timeout)
 
     def status(self) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "longshore", "status", "--json", "--temporal", self.address],
-            env=self.environment(), capture_output=True, check=True, timeout=60,
-        )  # fmt: skip
-        document: dict[str, Any] = json.loads(done.stdout)
+        document: dict[str, Any] = json.loads(self.longshore("status", "--json"))
         return document
+
+    def longshore(self, *arguments: str) -> str:
+        """Run one command against this system's Temporal server and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "longshore", *arguments, "--temporal", self.address],
+            env=self.environment(), capture_output=True, check=True, timeout=60, text=True,
+        )  # fmt: skip
+        return done.stdout
 
     async def webhook(self) -> int:
         """Post a signed push event, as GitHub would, and return the answer's status."""

@@ -1,0 +1,114 @@
+"""`longshore accept-history` and `accept-unload` against a real Temporal server with a fleet that answers."""
+
+import asyncio
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from temporalio import workflow
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from longshore.cli import acceptance, exits
+from longshore.cli.status import gathering
+from longshore.schemas.failures import LongshoreError
+from longshore.schemas.held import Acceptance, Accepted
+from longshore.workflows.conventions import BROKER_QUEUE, fleet_workflow_id
+
+SHA = "b" * 40
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@workflow.defn(name="FleetWorkflow")
+class AcceptingFleet:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.update
+    def accept(self, word: Acceptance) -> Accepted:
+        return Accepted(sha=SHA, code=word.code, by=word.by, at=NOON)
+
+    @accept.validator
+    def refuse(self, word: Acceptance) -> None:
+        if word.sha not in {SHA, SHA[:7]}:
+            raise ApplicationError(f"COMMIT_NOT_HELD: no commit {word.sha}", type="COMMIT_NOT_HELD")
+
+
+@pytest.fixture
+async def client():
+    """A client of a server of its own, on which one fleet is started; no broker yet."""
+    environment = await WorkflowEnvironment.start_local(
+        data_converter=pydantic_data_converter,
+        dev_server_existing_path=shutil.which("temporal"),
+        dev_server_log_level="error",
+    )
+    try:
+        await environment.client.start_workflow("FleetWorkflow", id=fleet_workflow_id("ops"), task_queue=BROKER_QUEUE)
+        yield environment.client
+    finally:
+        await environment.shutdown()
+
+
+@pytest.fixture
+async def served(client):
+    broker = Worker(
+        client, task_queue=BROKER_QUEUE, workflows=[AcceptingFleet], workflow_runner=UnsandboxedWorkflowRunner()
+    )
+    async with broker:
+        yield client
+
+
+async def typed(client, *arguments):
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "longshore", *arguments, "--temporal", client.service_client.config.target_host,
+        "--registry-name", "ops", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await run.communicate()
+    return run.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("verb", "code"), [("accept-history", "HISTORY_REWRITTEN"), ("accept-unload", "MASS_UNLOAD_BLOCKED")]
+)
+async def test_a_commit_is_accepted_in_the_operators_name(served, verb, code):
+    """The command says what was accepted, by whom and when; capitals and spaces of a copied id do no harm."""
+    status, out, err = await typed(served, verb, f" {SHA[:7].upper()}")
+    assert (status, err) == (exits.OK, "")
+    assert out.startswith(f"{code} of bbbbbbbbbb accepted by {acceptance.operator()} at 2026-01-01 12:00:00 UTC\n")
+
+
+async def test_what_is_not_held_back_is_told_with_its_remedy(served):
+    """The fleet's own words, once."""
+    status, out, err = await typed(served, "accept-unload", "abcd")
+    assert (status, out) == (exits.FAILED, "")
+    assert err.splitlines()[0] == "error COMMIT_NOT_HELD: no commit abcd"
+    assert "longshore status" in err
+
+
+async def test_a_registry_that_nobody_serves_is_told(served):
+    """By the name that was asked for."""
+    with pytest.raises(LongshoreError, match="'nobody'") as told:
+        await acceptance.ask(served, "nobody", Acceptance(sha=SHA, code="HISTORY_REWRITTEN", by="olga"))
+    assert told.value.code == "REGISTRY_UNKNOWN"
+
+
+async def test_without_a_broker_nothing_is_accepted_and_the_command_ends(client, monkeypatch):
+    """It does not wait for ever, and may be typed again."""
+    monkeypatch.setattr(gathering, "ANSWER_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(LongshoreError) as told:
+        await acceptance.ask(client, "ops", Acceptance(sha=SHA, code="HISTORY_REWRITTEN", by="olga"))
+    assert told.value.code == "BROKER_UNREACHABLE"
+
+
+def test_an_operator_without_a_name_has_a_number(monkeypatch):
+    """Some containers run as a user whom nobody has named."""
+
+    def nameless():
+        raise OSError("no username set in the environment")
+
+    monkeypatch.setattr(acceptance.getpass, "getuser", nameless)
+    assert acceptance.operator().startswith("uid-")
