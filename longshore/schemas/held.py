@@ -66,7 +66,7 @@ class HeldBack(Message):
 
     @property
     def what_next(self) -> str:
-        return f"{self.accepted}, being carried out" if self.accepted else self.command
+        return f"{self.accepted}; its workflow is started again" if self.accepted else self.command
 
 
 def hold(held: tuple[HeldBack, ...], new: HeldBack) -> tuple[HeldBack, ...]:

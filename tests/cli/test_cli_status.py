@@ -243,7 +243,7 @@ def test_what_is_held_back_is_shown_with_what_to_type():
         "held back: bbbbbbb MASS_UNLOAD_BLOCKED: would unload 6 of 8 replicas (75 %, the limit is 50 %): fraud (6)\n"
         f"  → longshore accept-unload {'b' * 40}\n"
         "held back: ccccccc HISTORY_REWRITTEN: does not descend from a\n"
-        "  → HISTORY_REWRITTEN of cccccccccc accepted by olga@laptop at 2026-01-01 12:00:00 UTC, being carried out\n"
+        f"  → {word}; its workflow is started again\n"
     ) in out.getvalue()
 
 

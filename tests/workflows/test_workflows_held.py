@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from fleets import Wanted, registry, worker
+from fleets import Wanted, answered, observed, registry, worker
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from workflow_world import REGISTRY, World, eventually, real_server, world
+from temporalio.testing import ActivityEnvironment
+from workflow_world import REGISTRY, World, eventually, program, real_server, world
 
+from longshore.activities.fleet import FleetActivities
+from longshore.planning.plan import make_plan
 from longshore.schemas.commits import CommitOutcome, CommitResult
-from longshore.schemas.fleet import FleetView
+from longshore.schemas.fleet import FleetView, PlanOutcome, PlanRequest
 from longshore.schemas.held import HELD_KEPT, Acceptance, Accepted
 from longshore.schemas.issues import Severity
 from longshore.schemas.lifecycle import ModelState
@@ -139,6 +145,18 @@ class TestMassUnload:
         assert (await applied(serving, sha)).outcome is CommitOutcome.APPLIED
         outcomes = [request.result.outcome for request in serving.registry.recorded[-2:]]
         assert outcomes == [CommitOutcome.MASS_UNLOAD_BLOCKED, CommitOutcome.APPLIED]
+
+    async def test_the_applied_commit_is_not_held_back_when_it_is_planned_once_more(self, bare_world: World) -> None:
+        """It was let through before; its unloads are merely not done yet."""
+        sha = bare_world.registry.push(registry(WORKERS))
+        slots = answered((), make_plan(observed(), registry(WORKERS, TEN)))
+        asked = observed(slots).model_copy(update={"request": PlanRequest(request_id="1", registry=REGISTRY, sha=sha)})
+        doors = FleetActivities(bare_world.registry, bare_world.registry, bare_world.entities)
+        outcomes = []
+        for before in (sha, None):
+            once_more = asked.model_copy(update={"applied_sha": before})
+            outcomes.append((await ActivityEnvironment().run(doors.plan_commit, once_more)).outcome)
+        assert outcomes == [PlanOutcome.PLANNED, PlanOutcome.MASS_UNLOAD_BLOCKED]
 
 
 class TestRewrittenHistory:
@@ -290,3 +308,22 @@ async def test_a_new_run_of_the_fleet_knows_what_waits(short_lived: World) -> No
     accepted = await accept(short_lived, UNLOAD, sha)
     result = await applied(short_lived, sha)
     assert result.accepted == (accepted,)
+
+
+async def test_temporals_own_command_line_is_enough(real_world: World) -> None:
+    """The recipe of docs/temporal.md, as it stands there."""
+    await real_world.start_broker()
+    for letter in "abc":
+        await real_world.device(f"worker-{letter}")
+    await real_world.result(real_world.registry.push(registry(WORKERS, TEN)))
+    await real_world.settled()
+    sha = real_world.registry.rewrite(registry(WORKERS, TEN))
+    await real_world.result(sha)
+    page = (Path(__file__).parents[2] / "docs" / "temporal.md").read_text()
+    (recipe,) = re.findall(r"`temporal (workflow update execute [^`]+)`", page)
+    filled = recipe.replace("REGISTRY ", f"{REGISTRY} ").replace('"SHA"', f'"{sha}"').replace("YOU", "olga")
+    run = await asyncio.create_subprocess_exec(
+        program("temporal"), *shlex.split(filled), "--address", real_world.client.service_client.config.target_host
+    )
+    assert await run.wait() == 0
+    assert [one.by for one in (await applied(real_world, sha)).accepted] == ["olga"]
