@@ -208,5 +208,5 @@ def _missing(kind: _Kind) -> LongshoreError:
 
 
 def _issue(sha: str, what: str, keys: AllowedKeys) -> Issue:
-    message = f"the commit was not signed as it must be: {what}; allowed are {keys}"
-    return Issue(code="COMMIT_UNVERIFIED", file=sha, message=message)
+    message = f"the commit {sha[:10]} was not signed as it must be: {what}; allowed are {keys}"
+    return Issue(code="COMMIT_UNVERIFIED", file="", message=message)
