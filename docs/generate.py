@@ -18,7 +18,7 @@ from longshore.cli.pre_receive import HookSettings
 from longshore.cli.settings import is_secret
 from longshore.schemas.failures import FAILURES, Backoff, Category
 from longshore.schemas.policies import RepositoryPolicy
-from longshore.telemetry import events
+from longshore.telemetry import events, metrics
 from longshore.worker_host.settings import WorkerHostSettings
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +43,22 @@ Every setting is a flag, an environment variable, and a key of one TOML file (`-
 puts what only one of them knows into a table with that command's name, such as `[worker-host]`. A secret has no flag:
 argument lists are there for every user of a machine to read."""
 
+ABOUT_METRICS = """\
+Each broker serves these at `GET /metrics`, on the port of its webhook, in Prometheus' format. They count from the start
+of that process. The PRD's success rate of validations is a query, so that it holds for any window and all brokers:
+
+    sum(rate(broker_registry_validations_total{outcome="accepted"}[1d]))
+      / sum(rate(broker_registry_validations_total[1d]))"""
+
 
 def pages() -> dict[str, str]:
     """Return the text of every generated page by its name."""
-    return {"errors.md": errors(), "settings.md": settings(), "log-events.md": log_events()}
+    return {
+        "errors.md": errors(),
+        "settings.md": settings(),
+        "log-events.md": log_events(),
+        "metrics.md": broker_metrics(),
+    }
 
 
 def errors() -> str:
@@ -125,6 +137,21 @@ def log_events() -> str:
             "Not told yet, though PRD §9.2 names them: "
             + ", ".join(f"`{event}`" for event in sorted(named.keys() - {told.event for told in told_in_source()}))
             + ".",
+        ]
+    )
+
+
+def broker_metrics() -> str:
+    rows = [
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), about, f"`{prd}`" if prd else "")
+        for name, kind, labels, about, prd in metrics.BROKER_METRICS
+    ]
+    return page(
+        [
+            "# Metrics",
+            WRITTEN_BY,
+            ABOUT_METRICS,
+            table(("metric", "kind", "labels", "what it counts", "in PRD §9.1"), rows),
         ]
     )
 

@@ -34,9 +34,9 @@ def _tracked() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("name", ["errors.md", "settings.md", "log-events.md"])
+@pytest.mark.parametrize("name", ["errors.md", "settings.md", "log-events.md", "metrics.md"])
 def test_reference_pages_are_current(name):
-    """Every setting, log event and failure code is documented; if not, run `python3 dev.py docs`."""
+    """Every setting, log event, metric and failure code is documented; if not, run `python3 dev.py docs`."""
     assert (ROOT / "docs" / "reference" / name).read_text() == _load("docs/generate.py").pages()[name]
 
 
