@@ -34,14 +34,19 @@ class RegistryService:
         self._url = url
         self._branch = branch
         self._keys = keys
+        self._head: str | None = None
         self._loaded: dict[str, LoadedCommit] = {}
         self._loading: dict[str, asyncio.Lock] = {}
         self._confirmed: Mapping[str, bytes] = {}
 
     async def look(self) -> str:
         """Return the newest commit of the branch that touches more than what the broker writes."""
-        head = await self._git.fetch_branch(self._url, self._branch)
+        self._head = head = await self._git.fetch_branch(self._url, self._branch)
         return await self._git.effective_head(self._url, head)
+
+    async def has(self, sha: str) -> bool:
+        """Return whether the branch, as it was last looked at, contains the commit."""
+        return self._head is not None and await self._git.is_ancestor(self._url, sha, self._head)
 
     async def validate(self, sha: str) -> ValidationResult:
         """Judge the commit by what holds today; a commit that runs is never judged again."""
