@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -20,6 +21,10 @@ log = structlog.get_logger()
 # A server that starts beside us is there within a second; one that is being replaced may take minutes.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+
+# Far within the 10 s after which a git host gives up on a webhook.
+HEALTH_LIMIT = timedelta(seconds=2)
+HEALTH_FRESH_SECONDS = 1.0
 
 
 async def connect_patiently(settings: TemporalSettings) -> Client:
@@ -54,3 +59,30 @@ async def register_search_attributes(client: Client) -> None:
         if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another broker was quicker
             raise
     log.info("search_attributes_registered", names=missing)
+
+
+class TemporalHealth:
+    """Whether Temporal answers, asked once a second at most, however many wish to know (FAULTS 15)."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asking = asyncio.Lock()
+        self._stale_at = 0.0
+        self._answers = True
+
+    async def require(self) -> None:
+        """Raise LongshoreError TEMPORAL_UNAVAILABLE where nothing could be started now."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time
+            if now() >= self._stale_at:
+                self._answers = await self._ask()
+                self._stale_at = now() + HEALTH_FRESH_SECONDS
+        if not self._answers:
+            raise LongshoreError("TEMPORAL_UNAVAILABLE", "the Temporal server takes no work at the moment")
+
+    async def _ask(self) -> bool:
+        try:
+            return await self._client.service_client.check_health(timeout=HEALTH_LIMIT)
+        except (RPCError, RuntimeError) as error:  # RuntimeError is how the SDK says "connection refused"
+            log.warning("temporal_unreachable", error=str(error))
+            return False

@@ -16,7 +16,8 @@ import pytest
 from temporalio.client import Client
 from workflow_world import eventually, program
 
-from longshore.broker import guardian, temporal_server
+from longshore.broker import guardian, temporal_client, temporal_server
+from longshore.broker.temporal_client import TemporalHealth
 from longshore.broker.temporal_server import TemporalServer
 from longshore.schemas.failures import LongshoreError
 
@@ -74,6 +75,34 @@ async def test_it_comes_back_with_its_data(server: TemporalServer, directory: Pa
 
     await eventually(kept, "the workflow is there again")
     keeping.cancel()
+
+
+async def test_a_webhook_hears_whether_it_answers(
+    server: TemporalServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it hangs, and once it is gone, a delivery is answered all the same: with a code (FAULTS 15)."""
+    monkeypatch.setattr(temporal_client, "HEALTH_FRESH_SECONDS", 0)
+    health = TemporalHealth(await Client.connect(server.address))
+    await health.require()
+    hanging = next(process for process in processes(directory) if "guardian.py" not in " ".join(process.cmdline()))
+    hanging.suspend()
+    await eventually(lambda: refuses(health), "it is known to hang")
+    hanging.resume()
+    await eventually(lambda: takes(health), "it is believed again")
+    await server.stop()
+    assert await refuses(health)
+
+
+async def takes(health: TemporalHealth) -> bool:
+    return not await refuses(health)
+
+
+async def refuses(health: TemporalHealth) -> bool:
+    try:
+        await health.require()
+    except LongshoreError as error:
+        return error.code == "TEMPORAL_UNAVAILABLE"
+    return False
 
 
 async def test_our_search_attributes_are_there(server: TemporalServer) -> None:
