@@ -28,11 +28,12 @@ from longshore.broker.notifications import Notifications
 from longshore.broker.recorder import RegistryRecorder
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings, UpSettings
-from longshore.broker.temporal_client import connect_patiently, register_search_attributes
+from longshore.broker.temporal_client import TemporalHealth, connect_patiently, register_search_attributes
 from longshore.broker.temporal_server import TemporalServer
-from longshore.broker.webhook import webhook_app
+from longshore.broker.webhook import Webhook, webhook_app
 from longshore.registry.git import Git
 from longshore.registry.signing import require_verifiable
+from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()
 
@@ -67,11 +68,12 @@ async def _broker(settings: BrokerSettings) -> None:
     registry = RegistryService(git, settings.registry, settings.branch, settings.allowed_keys)
     entities = Entities(client, settings)
     look_now = LookNow(registry, entities)
-    app = webhook_app(settings.branch, settings.webhook_secrets, look_now)
+    metrics = BrokerMetrics()
+    webhook = Webhook(settings, look_now, TemporalHealth(client).require, metrics)
     await _together(
         {
             "control-worker": _work(client, settings, git, registry, entities),
-            "webhook": serve_http(app, settings.webhook_host, settings.webhook_port),
+            "webhook": serve_http(webhook_app(webhook, metrics), settings.webhook_host, settings.webhook_port),
             "look-now": look_now.run(),
             "start-up": _start_up(entities, look_now),
         }

@@ -130,9 +130,10 @@ class ControlSettings(BaseModel):
         return re.sub(r"[^a-z0-9-]+", "-", found[1].lower()) if found else "registry"
 
     @property
-    def webhook_secrets(self) -> tuple[bytes, ...]:
-        given = (self.webhook_secret, self.webhook_secret_before)
-        return tuple(secret.get_secret_value().encode() for secret in given if secret is not None)
+    def webhook_secrets(self) -> dict[str, bytes]:
+        """The active secrets by what a log may call them. An empty one is none: everybody would know it."""
+        given = {"current": self.webhook_secret, "before": self.webhook_secret_before}
+        return {name: secret.get_secret_value().encode() for name, secret in given.items() if secret}
 
     @property
     def channels(self) -> dict[Audience, tuple[SecretStr, ...]]:

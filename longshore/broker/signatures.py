@@ -14,8 +14,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from longshore.schemas.failures import LongshoreError
 
@@ -31,24 +32,43 @@ _GITLAB = "x-gitlab-token"
 Headers = Mapping[str, str]
 """By lower-case name."""
 
+Secrets = Mapping[str, bytes]
+"""The active secrets by what a log may call them: `current`, and `before` while that is being replaced."""
 
-def authenticate(headers: Headers, body: bytes, secrets: Iterable[bytes]) -> str:
-    """Return the name of the header that proves the sender knows one of the `secrets`.
 
-    Raises LongshoreError WEBHOOK_UNSIGNED where there is no signature or nothing to check it with, and
-    WEBHOOK_BAD_SIGNATURE where it does not fit. A bad signature is never rescued by another header.
+class Proof(NamedTuple):
+    """What shows that the sender knows a secret of ours."""
+
+    header: str
+    secret: str
+    """Which of the secrets, by its name in `Secrets`."""
+
+
+def signature_header(headers: Headers, secrets: Secrets) -> str:
+    """Return the name of the header that is to be believed; no body is needed for that.
+
+    Raises LongshoreError WEBHOOK_UNSIGNED where there is no signature, or nothing to check it with.
     """
     header = next((name for name in (*_HEX_HEADERS, _SIGNED, _GITLAB) if headers.get(name)), None)
-    known = tuple(secrets)
     if header is None:
         raise LongshoreError("WEBHOOK_UNSIGNED", "the delivery carries no signature that we know")
-    if not known:
+    if not secrets:
         raise LongshoreError("WEBHOOK_UNSIGNED", "this broker has no webhook secret, so it can believe nobody")
-    # Every secret is tried, so that the time does not tell which of two fits.
-    fitting = [_fits(header, headers, body, secret) for secret in known]
-    if True not in fitting:
-        raise LongshoreError("WEBHOOK_BAD_SIGNATURE", f"{header} does not fit the body and our secret")
     return header
+
+
+def authenticate(headers: Headers, body: bytes, secrets: Secrets) -> Proof:
+    """Return the proof that the sender knows one of the `secrets`.
+
+    Raises LongshoreError as `signature_header` does, and WEBHOOK_BAD_SIGNATURE where the signature does not fit. A bad
+    signature is never rescued by another header.
+    """
+    header = signature_header(headers, secrets)
+    # Every secret is tried, so that the time does not tell which of two fits.
+    fitting = [name for name, secret in secrets.items() if _fits(header, headers, body, secret)]
+    if not fitting:
+        raise LongshoreError("WEBHOOK_BAD_SIGNATURE", f"{header} does not fit the body and our secret")
+    return Proof(header, fitting[0])
 
 
 def _fits(header: str, headers: Headers, body: bytes, secret: bytes) -> bool:
@@ -68,9 +88,14 @@ def _standard(secret: bytes, headers: Headers, body: bytes) -> bytes:
         with suppress(binascii.Error):  # then it merely looks like one
             key = base64.b64decode(secret.removeprefix(_SIGNING_TOKEN_PREFIX), validate=True)
     identity = (headers.get("webhook-id", ""), headers.get("webhook-timestamp", ""))
-    signed = b".".join((*(part.encode() for part in identity), body))
+    signed = b".".join((*(_raw(part) for part in identity), body))
     return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
 
 
 def _same(expected: bytes, given: str) -> bool:
-    return hmac.compare_digest(expected, given.encode())
+    return hmac.compare_digest(expected, _raw(given))
+
+
+def _raw(header: str) -> bytes:
+    """Return the header as it was sent: bytes, which HTTP servers show as Latin-1."""
+    return header.encode("latin-1", errors="replace")

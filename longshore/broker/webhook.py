@@ -1,75 +1,124 @@
 """`POST /webhooks/git`: a hint to look now, never a source (FAULTS R5): the commit comes from the configured URL.
 
-`GET /healthz` tells whether the broker serves.
+`GET /healthz` tells whether the broker serves, `GET /metrics` what it has counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
-from typing import Any
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Callable
 
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from longshore.broker.signatures import authenticate
+from longshore.broker.deliveries import MAX_BODY, Delivery, new_head, read_delivery, refuse_unread, shown
+from longshore.broker.payloads import repository_path
+from longshore.broker.settings import ControlSettings
 from longshore.schemas.failures import FAILURES, LongshoreError
+from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()
-
-# GitHub caps its payloads at 25 MB and sends far less for a push; what is larger is found by the poll.
-MAX_BODY = 1024 * 1024
 
 # Every git host gives up on a delivery after 10 s, so nobody waits for the answer to a slower one.
 BODY_SECONDS = 10.0
 
-# The push events by the header that names them; any other event is none of our business.
-_PUSHES = {
-    "x-github-event": {"push"},
-    "x-gitea-event": {"push"},
-    "x-forgejo-event": {"push"},
-    "x-gitlab-event": {"Push Hook"},
-    "x-event-key": {"repo:push", "repo:refs_changed"},  # Bitbucket Cloud and Data Center
-}
+# A host repeats a delivery within minutes, an operator within days: at 100 bytes each, this costs 1 MB.
+DELIVERIES_REMEMBERED = 10_000
+
+# Temporal is back within seconds of a restart; the poll finds the commit in any case.
+RETRY_AFTER_SECONDS = 10
+
 _STATUS = {
+    "WEBHOOK_REPLAY": 200,
+    "WEBHOOK_IGNORED": 202,
+    "WEBHOOK_BAD_JSON": 400,
     "WEBHOOK_UNSIGNED": 401,
     "WEBHOOK_BAD_SIGNATURE": 401,
-    "WEBHOOK_TOO_LARGE": 413,
     "WEBHOOK_TOO_SLOW": 408,
-    "WEBHOOK_BAD_JSON": 400,
+    "WEBHOOK_TOO_LARGE": 413,
+    "TEMPORAL_UNAVAILABLE": 503,
 }
+_REFUSED = 400
 
 
-def webhook_app(
-    branch: str, secrets: tuple[bytes, ...], look_now: Callable[[], None], *, body_seconds: float = BODY_SECONDS
-) -> Starlette:
-    """Return the HTTP application. `look_now` must return at once: the git host waits for our answer."""
+class Webhook:
+    """Takes deliveries, and remembers those that it has taken.
 
-    async def push(request: Request) -> Response:
+    `look_now` is given the commit that should be there, where the host tells it, and must return at once: the git host
+    waits for our answer. `require_temporal` raises LongshoreError TEMPORAL_UNAVAILABLE where nothing could be started.
+    """
+
+    def __init__(
+        self,
+        settings: ControlSettings,
+        look_now: Callable[[str | None], None],
+        require_temporal: Callable[[], Awaitable[None]],
+        metrics: BrokerMetrics,
+        *,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._branch = settings.branch
+        self._repository = repository_path(settings.registry)
+        self._secrets = settings.webhook_secrets
+        self._look_now = look_now
+        self._require_temporal = require_temporal
+        self._metrics = metrics
+        self._body_seconds = body_seconds
+        self._taken: dict[str, None] = {}
+
+    async def push(self, request: Request) -> Response:
+        """Answer one delivery, and count how it ended."""
         try:
-            body = await _body(request, body_seconds)
-            scheme = authenticate(request.headers, body, secrets)
-            document = _document(body, request.headers.get("content-type", ""))
+            await self._take(request)
         except LongshoreError as error:
-            log.warning("webhook_refused", code=error.code, error=error.failure.message)
-            return _problem(error)
-        reason = _not_ours(request, document, branch)
-        if reason is not None:
-            log.info("webhook_ignored", scheme=scheme, reason=reason)
-            return JSONResponse({"status": "ignored", "reason": reason}, status_code=202)
-        log.info("webhook_accepted", scheme=scheme)
-        look_now()
+            self._metrics.delivered(error.code)
+            return _answer(error)
+        self._metrics.delivered("accepted")
         return JSONResponse({"status": "accepted"}, status_code=202)
+
+    async def _take(self, request: Request) -> None:
+        refuse_unread(request.headers, self._secrets)
+        delivery = read_delivery(request.headers, await _body(request, self._body_seconds), self._secrets)
+        head = new_head(delivery, self._branch, self._repository)
+        await self._require_temporal()
+        # From here on nothing waits: of a hundred copies at once, one is the first.
+        self._remember(delivery)
+        header, secret = delivery.proof
+        log.info("webhook_accepted", scheme=header, secret=secret, delivery=delivery.id, commit_sha=head)
+        self._look_now(head)
+
+    def _remember(self, delivery: Delivery) -> None:
+        """Raise LongshoreError WEBHOOK_REPLAY where the delivery was taken before; one that failed was not taken."""
+        if delivery.id is None:
+            return
+        if delivery.id in self._taken:
+            message = f"the delivery {shown(delivery.id)} was taken before; the poll finds what it may have missed"
+            raise LongshoreError("WEBHOOK_REPLAY", message)
+        self._taken[delivery.id] = None
+        if len(self._taken) > DELIVERIES_REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+
+
+def webhook_app(webhook: Webhook, metrics: BrokerMetrics) -> Starlette:
+    """Return the broker's HTTP application."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    return Starlette(routes=[Route("/webhooks/git", push, methods=["POST"]), Route("/healthz", health)])
+    async def counted(_: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/webhooks/git", webhook.push, methods=["POST"]),
+            Route("/healthz", health),
+            Route("/metrics", counted),
+        ]
+    )
 
 
 async def _body(request: Request, seconds: float) -> bytes:
@@ -77,70 +126,37 @@ async def _body(request: Request, seconds: float) -> bytes:
 
     Raises LongshoreError WEBHOOK_TOO_LARGE, WEBHOOK_TOO_SLOW.
     """
-    too_large = LongshoreError("WEBHOOK_TOO_LARGE", f"a delivery has at most {MAX_BODY:,} bytes")
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > MAX_BODY:
-        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise too_large
+                    raise LongshoreError("WEBHOOK_TOO_LARGE", f"a delivery has at most {MAX_BODY:,} bytes")
     except TimeoutError as error:
         raise LongshoreError("WEBHOOK_TOO_SLOW", f"the body did not arrive within {seconds:g} s") from error
+    except ClientDisconnect as error:
+        raise LongshoreError("WEBHOOK_TOO_SLOW", "the sender hung up before the body had arrived") from error
     return bytes(body)
 
 
-def _document(body: bytes, content_type: str) -> dict[str, Any]:
-    """Return the payload. GitHub sends it as a form unless the hook's content type is changed to JSON."""
-    try:
-        if content_type.startswith("application/x-www-form-urlencoded"):
-            body = "".join(parse_qs(body.decode(), max_num_fields=10).get("payload", ())).encode()
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise LongshoreError("WEBHOOK_BAD_JSON", "the body is not JSON") from error
-    if not isinstance(document, dict):
-        raise LongshoreError("WEBHOOK_BAD_JSON", "the body is no JSON object")
-    return document
-
-
-def _not_ours(request: Request, document: dict[str, Any], branch: str) -> str | None:
-    """Return why a delivery starts nothing, or None for a push to the watched branch."""
-    named = {header: request.headers[header] for header in _PUSHES if header in request.headers}
-    if not any(event in _PUSHES[header] for header, event in named.items()):
-        return f"not a push: {', '.join(named.values()) or 'no event is named'}"
-    branches = _branches(document)
-    if branch not in branches:
-        return f"not a push to {branch}: {', '.join(sorted(branches)) or 'no branch is named'}"
-    return None
-
-
-def _branches(document: dict[str, Any]) -> set[str]:
-    """Return the branches that a push names: `ref` of GitHub, GitLab and Gitea, or Bitbucket's two lists."""
-    refs = {document.get("ref")}
-    push = document.get("push")
-    changes = push.get("changes") if isinstance(push, dict) else document.get("changes")
-    for change in changes if isinstance(changes, list) else ():
-        if not isinstance(change, dict):
-            continue
-        new, ref = change.get("new"), change.get("ref")
-        if isinstance(new, dict) and new.get("type") == "branch":
-            refs.add(f"refs/heads/{new.get('name')}")
-        if isinstance(ref, dict):
-            refs.add(ref.get("id"))
-    return {ref.removeprefix("refs/heads/") for ref in refs if isinstance(ref, str) and ref.startswith("refs/heads/")}
-
-
-def _problem(error: LongshoreError) -> Response:
-    """Return the error as problem JSON (RFC 9457)."""
+def _answer(error: LongshoreError) -> Response:
+    """Return what the sender hears: that nothing was started and why, or a refusal as problem JSON (RFC 9457)."""
     status = _STATUS[error.code]
+    reason = error.failure.message
+    if status < _REFUSED:
+        log.info("webhook_ignored", code=error.code, reason=reason)
+        return JSONResponse({"status": "ignored", "code": error.code, "reason": reason}, status_code=status)
+    log.warning("webhook_refused", code=error.code, error=reason)
     document = {
         "type": f"urn:longshore:problem:{error.code}",
-        "title": error.failure.message,
+        "title": reason,
         "status": status,
         "code": error.code,
         "remedy": FAILURES[error.code].remedy,
     }
-    return JSONResponse(document, status_code=status, media_type="application/problem+json")
+    # What was refused may not have been read: the rest of it is not waited for.
+    headers = {"connection": "close"}
+    if error.code == "TEMPORAL_UNAVAILABLE":
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return JSONResponse(document, status, headers, "application/problem+json")

@@ -175,10 +175,10 @@ FAILURES: dict[str, FailureKind] = {
             WEBHOOK_UNSIGNED="Configure the webhook's secret on the git host.",
             WEBHOOK_BAD_SIGNATURE="The webhook's secret differs from LONGSHORE_WEBHOOK_SECRET.",
             WEBHOOK_REPLAY="Nothing to do: this delivery was handled before.",
-            WEBHOOK_IGNORED="Nothing to do, unless the hook should tell of this branch or event.",
+            WEBHOOK_IGNORED="Nothing to do, unless the hook should tell of this repository, branch or event.",
             WEBHOOK_TOO_LARGE="The body exceeds the limit; the poll finds the commit all the same.",
-            WEBHOOK_TOO_SLOW="The body did not arrive in time; the poll finds the commit all the same.",
-            WEBHOOK_BAD_JSON="The body is not JSON; the poll finds the commit all the same.",
+            WEBHOOK_TOO_SLOW="The body did not arrive whole and in time; the poll finds the commit all the same.",
+            WEBHOOK_BAD_JSON="The body is not plain, uncompressed JSON; the poll finds the commit all the same.",
         ),
     ]
 }

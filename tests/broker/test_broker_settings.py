@@ -32,7 +32,12 @@ def test_secrets_are_not_shown() -> None:
     """Neither secret stands in what a log or a traceback would show of the settings."""
     settings = BrokerSettings(registry="x", webhook_secret="hush", webhook_secret_before="hush-before")
     assert "hush" not in repr(settings)
-    assert settings.webhook_secrets == (b"hush", b"hush-before")
+    assert settings.webhook_secrets == {"current": b"hush", "before": b"hush-before"}
+
+
+def test_an_empty_secret_is_none() -> None:
+    """A variable that is set to nothing must not let everybody in."""
+    assert BrokerSettings(registry="x", webhook_secret="").webhook_secrets == {}
 
 
 def test_intervals_reach_what_uses_them() -> None:
