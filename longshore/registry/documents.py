@@ -13,7 +13,8 @@ from typing import Any
 import jsonschema_rs
 
 from longshore.registry.git_process import shown
-from longshore.registry.yaml import Place, YamlDocument, describe, parse
+from longshore.registry.yaml import YamlDocument, describe, parse
+from longshore.registry.yaml_gate import Place
 from longshore.schemas.base import Document
 from longshore.schemas.documents import DocumentKind, schema, validator
 from longshore.schemas.issues import Audience, Issue

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from longshore.registry.yaml import dump, parse
+from longshore.registry.yaml_gate import OUR_OWN
 from longshore.schemas.devices import DeviceCapacity, DeviceView, Health, ModelReport
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.quantities import format_memory
@@ -39,8 +40,12 @@ def state_files(
 
 
 def material(state: bytes) -> Any:
-    """Return what of a state file counts as a change: all but times of beats and requests, counters and progress."""
-    return _without_immaterial(parse(state, {}).value)
+    """Return what of a state file counts as a change: all but times of beats and requests, counters and progress.
+
+    Of a file that cannot be read every byte counts, so that it is written anew.
+    """
+    document = parse(state, {}, OUR_OWN)
+    return _without_immaterial(document.value) if document.complete else state
 
 
 def timestamp(time: datetime) -> str:

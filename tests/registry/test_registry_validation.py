@@ -117,7 +117,7 @@ async def test_step_2_yaml_faults_have_their_line(git, valid):
     lines = await told(git, files)
     for expected in [
         "models/staging/a.yaml:2 (id): YAML_DUPLICATE_KEY: the key 'id' stands twice: here and in line 1",
-        "models/staging/b.yaml:1 (id): YAML_INVALID: anchors and aliases are not accepted: write the value out",
+        "models/staging/b.yaml:1 (id): YAML_ALIAS_FORBIDDEN: anchors and aliases are not accepted: write the value out",
         "models/staging/d.yaml: YAML_INVALID: the file is empty",
         'models/staging/e.yaml:1: MANIFEST_INVALID: "just text" is not of type "object"',
     ]:
