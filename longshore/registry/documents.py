@@ -11,10 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
+from pydantic import ValidationError
 
+from longshore.registry.dependencies import contradictions, is_forbidden
 from longshore.registry.git_process import shown
 from longshore.registry.yaml import YamlDocument, describe, parse
-from longshore.registry.yaml_gate import Place
+from longshore.registry.yaml_gate import Place, shortened
+from longshore.schemas import limits
 from longshore.schemas.base import Document
 from longshore.schemas.documents import DocumentKind, schema, validator
 from longshore.schemas.issues import Audience, Issue
@@ -39,10 +42,18 @@ _URLS: dict[DocumentKind, tuple[tuple[str, str], ...]] = {
 }
 
 # `https://token@…` and `ssh://user:password@…`; the user of `ssh://git@…` is no secret.
-_CREDENTIALS = re.compile(r"https?://[^/]*@|[a-z][a-z0-9+.-]*://[^/]*:[^/]*@")
+_CREDENTIALS = re.compile(r"https?://[^/]*@|[a-z][a-z0-9+.-]*://[^/:]*:[^/@]*@")
 
-# An issue is a line for a person, and hundreds of them travel in one Temporal payload.
-_LONGEST_MESSAGE = 400
+_DEPENDENCIES: Place = ("runtime", "dependencies")
+_SYSTEM_PACKAGES: Place = ("runtime", "system_packages")
+
+_Reasons = jsonschema_rs.ValidationErrorKind
+_BOUNDS = (_Reasons.Minimum, _Reasons.Maximum, _Reasons.ExclusiveMinimum, _Reasons.ExclusiveMaximum)
+_FORMS = (_Reasons.Pattern, _Reasons.Not)
+
+# So many unknown fields get a guess at what was meant, and none that is longer: guessing takes the square of it.
+_MOST_GUESSES = 20
+_LONGEST_GUESS = 64
 
 # A registry of some hundred manifests and their cards, read again at each commit though most have not changed.
 _REMEMBERED = 4096
@@ -97,26 +108,64 @@ def read_document(kind: DocumentKind, data: bytes) -> ReadDocument:
         faulty = {fault.place for fault in yaml.faults if fault.place}
         findings += [finding for finding in _schema_findings(kind, yaml) if finding.place not in faulty]
         findings += _credential_findings(kind, yaml)
-    model = None if findings else kind.model.model_validate_json(json.dumps(yaml.value))
+        if kind is DocumentKind.MODEL_CARD:
+            findings += _contradictions(yaml)
+    model = None if findings else _model(kind, yaml, findings)
     return ReadDocument(yaml, model, tuple(findings))
+
+
+def _model(kind: DocumentKind, yaml: YamlDocument, findings: list[Finding]) -> Document | None:
+    """Return the model of what the schema has accepted. Where the two disagree, what the model says is a finding."""
+    try:
+        return kind.model.model_validate_json(json.dumps(yaml.value))
+    except ValidationError as error:
+        findings += [
+            Finding(_INVALID[kind], shortened(fault["msg"]), fault["loc"], yaml.line_of(fault["loc"]))
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        return None
 
 
 def _schema_findings(kind: DocumentKind, yaml: YamlDocument) -> Iterator[Finding]:
     seen: set[Place] = set()
+    unknown = 0
     for error in validator(kind).iter_errors(yaml.value):
         base: Place = tuple(error.instance_path)
-        reasons = jsonschema_rs.ValidationErrorKind
-        if isinstance(error.kind, reasons.AdditionalProperties):
+        if isinstance(error.kind, _Reasons.AdditionalProperties):
             for name in error.kind.unexpected:
+                unknown += 1
                 place = (*base, name)
-                yield Finding("UNKNOWN_FIELD", _unknown(kind, base, name), place, yaml.line_of(place))
-        elif isinstance(error.kind, reasons.Required):
+                message = _unknown(kind, base, name, guess=unknown <= _MOST_GUESSES)
+                yield Finding("UNKNOWN_FIELD", message, place, yaml.line_of(place))
+        elif isinstance(error.kind, _Reasons.Required):
             message = f"{error.kind.property} is missing"
             yield Finding(_INVALID[kind], message, base, yaml.line_of(base))
         elif base not in seen:  # a line feed breaks both the pattern and the `not` beside it
             seen.add(base)
-            code = "REF_UNPINNED" if base == _PINNED.get(kind) else _INVALID[kind]
-            yield Finding(code, _reason(code, error), base, yaml.line_of(base))
+            code = _code(kind, base, error)
+            yield Finding(code, _told(_reason(code, error)), base, yaml.line_of(base))
+
+
+def _code(kind: DocumentKind, place: Place, error: jsonschema_rs.ValidationError) -> str:
+    """Return the code that says most about what is wrong at `place`."""
+    if place == _PINNED.get(kind):
+        return "REF_UNPINNED"
+    if isinstance(error.kind, _BOUNDS):
+        return "VALUE_OUT_OF_RANGE"
+    if kind is DocumentKind.MODEL_CARD and isinstance(error.kind, _FORMS):
+        if place[:-1] == _DEPENDENCIES:
+            return "DEPENDENCY_FORBIDDEN" if is_forbidden(str(error.instance)) else "DEPENDENCY_UNPINNED"
+        if place[:-1] == _SYSTEM_PACKAGES:
+            return "SYSTEM_PACKAGE_FORBIDDEN"
+    return _INVALID[kind]
+
+
+def _contradictions(yaml: YamlDocument) -> Iterator[Finding]:
+    runtime = yaml.value.get("runtime") if isinstance(yaml.value, dict) else None
+    lines = runtime.get("dependencies") if isinstance(runtime, dict) else None
+    for index, message in contradictions(lines):
+        place = (*_DEPENDENCIES, index)
+        yield Finding("DEPENDENCIES_INVALID", shortened(message), place, yaml.line_of(place))
 
 
 def _credential_findings(kind: DocumentKind, yaml: YamlDocument) -> Iterator[Finding]:
@@ -124,24 +173,33 @@ def _credential_findings(kind: DocumentKind, yaml: YamlDocument) -> Iterator[Fin
         fields = yaml.value.get(block) if isinstance(yaml.value, dict) else None
         url = fields.get(name) if isinstance(fields, dict) else None
         if isinstance(url, str) and _CREDENTIALS.match(url):
-            message = f"{shown(url)} is given with credentials, which everyone who reads git would have"
+            message = f"{_told(url)} is given with credentials, which everyone who reads git would have"
             yield Finding("CREDENTIALS_IN_URL", message, (block, name), yaml.line_of((block, name)))
 
 
-def _unknown(kind: DocumentKind, base: Place, name: str) -> str:
+def _unknown(kind: DocumentKind, base: Place, name: str, *, guess: bool) -> str:
     node: dict[str, Any] = schema(kind)
     for key in base:
         node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
-    similar = difflib.get_close_matches(name, node.get("properties", {}), n=1)
-    return f"{name} is no field here" + (f": did you mean {similar[0]}?" if similar else "")
+    similar = difflib.get_close_matches(name[:_LONGEST_GUESS], node.get("properties", {}), n=1) if guess else []
+    return f"{shortened(name)} is no field here" + (f": did you mean {similar[0]}?" if similar else "")
+
+
+def _told(text: str) -> str:
+    """Return a text of any length as a line without credentials; no URL that works is longer than what is looked at."""
+    return shortened(shown(text[: limits.URI]))
 
 
 def _reason(code: str, error: jsonschema_rs.ValidationError) -> str:
+    what = repr(error.instance)
     if code == "REF_UNPINNED":
-        reason = f"{error.instance!r} is neither a tag vX.Y.Z nor a commit id of 7 to 40 hexadecimal digits"
-    elif isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Enum):
-        reason = f"{error.instance!r} is none of {', '.join(map(str, error.kind.options))}"
-    else:
-        reason = error.message
-    reason = shown(reason)
-    return reason if len(reason) <= _LONGEST_MESSAGE else f"{reason[:_LONGEST_MESSAGE]}…"
+        return f"{what} is neither a tag vX.Y.Z nor a commit id of 7 to 40 hexadecimal digits"
+    if code == "DEPENDENCY_FORBIDDEN":
+        return f"{what} is an option, a URL, a path or more than one line, and no package"
+    if code == "DEPENDENCY_UNPINNED":
+        return f"{what} is not of the form name==version"
+    if code == "SYSTEM_PACKAGE_FORBIDDEN":
+        return f"{what} is no name of a Debian or RPM package"
+    if isinstance(error.kind, _Reasons.Enum):
+        return f"{error.instance!r} is none of {', '.join(map(str, error.kind.options))}"
+    return error.message

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from longshore.schemas import limits
 from longshore.schemas.base import Document, Integer, Message, Omittable
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.patterns import DATE_TIME, EMAIL, GIT_REF, NAME, REGION, URI
@@ -14,27 +15,30 @@ from longshore.schemas.workers import WorkerConfig
 
 
 class ModelCardRef(Document):
-    repository: Annotated[str, Field(pattern=URI)]
-    path: str
+    repository: Annotated[str, Field(pattern=URI, max_length=limits.URI)]
+    path: Annotated[str, Field(max_length=limits.PATH)]
     ref: Annotated[str, Field(pattern=GIT_REF)]
 
 
 class DeploymentConfig(Document):
-    region: Annotated[str, Field(pattern=REGION)]
-    replicas: Annotated[Integer, Field(ge=0)]
+    region: Annotated[str, Field(pattern=REGION, max_length=limits.ID)]
+    replicas: Annotated[Integer, Field(ge=0, le=limits.REPLICAS)]
     priority: Annotated[Integer, Field(ge=1, le=100)]
-    worker_selector: dict[str, str] = {}
-    endpoint: Omittable[Annotated[str, Field(pattern=URI)]] = None
+    worker_selector: Annotated[
+        dict[Annotated[str, Field(max_length=limits.TEXT)], Annotated[str, Field(max_length=limits.TEXT)]],
+        Field(max_length=limits.LABELS),
+    ] = {}
+    endpoint: Omittable[Annotated[str, Field(pattern=URI, max_length=limits.URI)]] = None
 
 
 class DeploymentMetadata(Document):
-    owner: Omittable[Annotated[str, Field(pattern=EMAIL)]] = None
-    deployed_at: Omittable[Annotated[str, Field(pattern=DATE_TIME)]] = None
-    deployed_by: Omittable[Annotated[str, Field(pattern=EMAIL)]] = None
+    owner: Omittable[Annotated[str, Field(pattern=EMAIL, max_length=limits.EMAIL)]] = None
+    deployed_at: Omittable[Annotated[str, Field(pattern=DATE_TIME, max_length=limits.TEXT)]] = None
+    deployed_by: Omittable[Annotated[str, Field(pattern=EMAIL, max_length=limits.EMAIL)]] = None
 
 
 class DeploymentManifest(Document):
-    id: Annotated[str, Field(pattern=NAME)]
+    id: Annotated[str, Field(pattern=NAME, max_length=limits.ID)]
     model_card_ref: ModelCardRef
     enabled: bool
     deployment_config: DeploymentConfig

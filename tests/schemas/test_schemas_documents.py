@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,6 +84,10 @@ STRANGE = [
     0.05,
     1e30,
     10**30,
+    1025,
+    4097,
+    10_001,
+    2**50 + 1,
     "",
     "x",
     "main",
@@ -91,6 +96,13 @@ STRANGE = [
     "1.2.3",
     "\u0661.2.3",
     "1234e56",
+    "v01.2.3",
+    "01.2.3",
+    "9999999999.0.0",
+    "x" * 64,
+    "x" * 257,
+    "x-",
+    "x; rm",
     "a@b.c",
     "https://x",
     "https://x\u00a0y",
@@ -131,16 +143,84 @@ def test_one_missing_or_unknown_field_at_every_place_gets_one_verdict(kind, exam
         assert len(set(verdicts(kind, document).values())) == 1, path
 
 
+def node_at(kind: DocumentKind, path: Path) -> Any:
+    """Return what the schema says about the value at `path`."""
+    node: Any = schema(kind)
+    for key in path:
+        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
+    return node
+
+
+def at_the_limits(node: Any, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield for each limit of a node the last value that fits and the first that does not; None: no such value."""
+    for keyword, step in (("maximum", 1), ("minimum", -1)):
+        if keyword in node:
+            yield node[keyword], node[keyword] + step
+    if "maxLength" in node:
+        longest = node["maxLength"]
+        yield (None if "pattern" in node else "x" * longest), "x" * (longest + 1)
+        yield None, (value if isinstance(value, str) else "x").ljust(longest + 1, "a")
+    if "maxItems" in node:
+        item = value[0] if value else "x"
+        yield [item] * node["maxItems"], [item] * (node["maxItems"] + 1)
+    if "maxProperties" in node:
+        most = node["maxProperties"]
+        yield (
+            value | {f"x{number}": "y" for number in range(most - len(value))},
+            value | {f"x{number}": "y" for number in range(most - len(value) + 1)},
+        )
+        longest = node["propertyNames"]["maxLength"]
+        yield value | {"x" * longest: "y"}, value | {"x" * (longest + 1): "y"}
+        yield value | {"x": "y" * longest}, value | {"x": "y" * (longest + 1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_limit_is_the_same_number_in_both(kind, examples):
+    """The largest value that a schema takes is taken by the model too, and one more by neither."""
+    tried = 0
+    for path in places(examples[kind]):
+        value: Any = examples[kind]
+        for key in path:
+            value = value[key]
+        for fits, breaks in at_the_limits(node_at(kind, path), value):
+            tried += 1
+            if fits is not None:
+                document = replaced(examples[kind], path, lambda _, value=fits: value)
+                assert set(verdicts(kind, document).values()) == {True}, (path, fits, verdicts(kind, document))
+            document = replaced(examples[kind], path, lambda _, value=breaks: value)
+            assert set(verdicts(kind, document).values()) == {False}, (path, breaks, verdicts(kind, document))
+    assert tried >= 10
+
+
+def test_every_field_has_a_limit():
+    """A number has a largest value; a text, a list and a map have a length."""
+    needed = {
+        "number": "maximum",
+        "integer": "maximum",
+        "string": "maxLength",
+        "array": "maxItems",
+    }
+
+    def unlimited(node: Any, path: str) -> Iterator[str]:
+        # A pattern that repeats nothing without end is a limit of its own.
+        known = "enum" in node or not re.search("[*+]", re.sub(r"\[[^]]*\]", "", node.get("pattern", "*")))
+        limit = needed.get(node.get("type"))
+        if limit is not None and limit not in node and not known:
+            yield path
+        for name, child in node.get("properties", {}).items():
+            yield from unlimited(child, f"{path}.{name}")
+        for name in ("items", "additionalProperties"):
+            if isinstance(node.get(name), dict):
+                yield from unlimited(node[name], f"{path}.{name}")
+
+    assert [path for kind in KINDS for path in unlimited(schema(kind), kind)] == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_string_with_a_pattern_refuses_a_trailing_line_feed(kind, examples):
     """`v1.2.3` with a line feed passes nowhere, not even in Python's jsonschema, whose `$` would let it."""
     for path in places(examples[kind]):
-        value: Any = examples[kind]
-        node: Any = schema(kind)
-        for key in path:
-            value = value[key]
-            node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
-        if "pattern" in node:
+        if "pattern" in node_at(kind, path):
             document = replaced(examples[kind], path, lambda text: f"{text}\n")
             assert set(verdicts(kind, document).values()) == {False}, path
 
