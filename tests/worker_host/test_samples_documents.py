@@ -76,7 +76,7 @@ SCHEMAS = [
     {"allOf": [SENTIMENT, {"required": ["language"], "properties": {"language": {"enum": ["de", "en"]}}}]},
     {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 4, "multipleOf": 2}]},
     {"allOf": [{"type": ["string", "number"]}, {"type": ["integer", "null"]}]},
-    {"anyOf": [{"type": "string", "pattern": "(?=never)^understood$"}, {"type": "integer"}]},
+    {"anyOf": [{"type": "string", "pattern": "^\\p{Lu}nderstood$"}, {"type": "integer"}]},
     {"oneOf": [{"type": "number"}, {"type": "integer"}]},
     {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "properties": {"a": {"type": "string"}, "b": True}},
     {"if": {"properties": {"kind": {"const": "a"}}}, "then": {"required": ["a"]}, "else": False, "required": ["kind"]},
@@ -116,8 +116,7 @@ def test_the_authors_examples_come_first():
     [
         {"not": {}},
         {"type": "object", "required": ["a"], "properties": {"a": False}},
-        {"type": "string", "pattern": "^(?=x)y$"},
-        {"type": "string", "pattern": "^(a)\\1$"},
+        {"type": "string", "pattern": "^\\p{Lu}y$"},
         {"type": "integer", "minimum": 3, "maximum": 2},
         {"type": "array", "minItems": 10**9},
         {"type": "string", "minLength": 10**12},
@@ -134,9 +133,12 @@ def test_no_sample_is_an_error_not_a_guess(schema):
     assert caught.value.code == "NO_SAMPLE_INPUT"
 
 
-@pytest.mark.parametrize("schema", [{"type": 3}, {"$ref": "http://127.0.0.1:9/schema"}])
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": 3}, {"$ref": "http://127.0.0.1:9/schema"}, {"pattern": "^(a)\\1$"}, {"pattern": "^(?=x)y$"}],
+)
 def test_a_schema_that_cannot_be_used_is_the_cards_fault(schema):
-    """Neither guessed at, nor fetched."""
+    """Neither guessed at, nor fetched, nor matched by an engine that backtracks."""
     with pytest.raises(LongshoreError) as caught:
         conforming(schema)
     assert caught.value.code == "CARD_INVALID"

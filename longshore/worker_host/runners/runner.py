@@ -497,7 +497,7 @@ def takes_two(function: Any) -> bool:
 
 
 class Schema:
-    """A compiled JSON Schema (2020-12 unless it says otherwise, formats checked, nothing fetched)."""
+    """A compiled JSON Schema (2020-12 unless it says otherwise, formats checked, nothing fetched, patterns linear)."""
 
     def __init__(self, name: str, schema: dict[str, Any]) -> None:
         import jsonschema_rs  # noqa: PLC0415 (its directory is on the path only now)
@@ -506,7 +506,13 @@ class Schema:
             raise ValueError("remote references are not followed: " + uri)
 
         try:
-            self._validator = jsonschema_rs.validator_for(schema, validate_formats=True, retriever=refuse_remote)
+            # As the registry's gate has compiled it. No request can make a pattern of this engine slow.
+            self._validator = jsonschema_rs.validator_for(
+                schema,
+                validate_formats=True,
+                pattern_options=jsonschema_rs.RegexOptions(),
+                retriever=refuse_remote,
+            )
         except ValueError as error:
             raise StartFailed("CARD_INVALID", f"interface.{name} is not a usable schema: {error}") from error
 

@@ -77,7 +77,10 @@ def _damaged(document: Any) -> Iterator[Any]:
 
 def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:
     try:
-        return jsonschema_rs.validator_for(schema, validate_formats=True, retriever=_refuse_remote)
+        # As the runner compiles it, and the registry's gate.
+        return jsonschema_rs.validator_for(
+            schema, validate_formats=True, pattern_options=jsonschema_rs.RegexOptions(), retriever=_refuse_remote
+        )
     except ValueError as error:
         message = f"interface.input_schema is not a usable schema: {error}"
         raise LongshoreError("CARD_INVALID", message) from error

@@ -26,7 +26,8 @@ _INSTALL_TIMEOUT_SECONDS = 600.0
 _DESCRIBE = "import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_config_var('SOABI'))"
 _TRY = (
     "import sys; sys.path.append(sys.argv[1]); import jsonschema_rs; "
-    "assert not jsonschema_rs.validator_for({'type': 'null'}, validate_formats=True).is_valid(0)"
+    "options = {'validate_formats': True, 'pattern_options': jsonschema_rs.RegexOptions()}; "
+    "assert not jsonschema_rs.validator_for({'type': 'null'}, **options).is_valid(0)"
 )
 
 
