@@ -44,6 +44,7 @@ from longshore.registry.yaml_gate import (
     invisible,
     shortened,
     syntax_fault,
+    visible,
 )
 
 _NULL = re.compile(r"|~|null|Null|NULL")
@@ -186,8 +187,10 @@ class _Builder:
         if isinstance(event, SequenceStartEvent):
             return self._sequence(events, place, schema)
         if (name := invisible(event.value)) is not None:
-            # Only an escape brings it here: what stands in the text itself has been left out.
+            # Only an escape brings it here: what stands in the text itself has been left out. Now it is as well:
+            # half a character would raise in everything that is asked about the value.
             self._fault("YAML_ENCODING", event, f"the character {name} is not accepted: it cannot be seen", place)
+            event.value = visible(event.value)
         return self._scalar(event, place, schema)
 
     def _mapping(self, events: Iterator[Event], place: Place, schema: Mapping[str, Any]) -> dict[str, Any]:

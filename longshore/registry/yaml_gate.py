@@ -74,6 +74,10 @@ def invisible(text: str) -> str | None:
     return found and f"U+{ord(found[0]):04X}"
 
 
+def visible(text: str) -> str:
+    return _INVISIBLE.sub("", text)
+
+
 def decoded(data: bytes, limits: Limits, faults: list[YamlFault]) -> str | None:
     """Return the text that may be parsed, None where there is none; what is wrong with it is added to `faults`.
 
@@ -85,7 +89,7 @@ def decoded(data: bytes, limits: Limits, faults: list[YamlFault]) -> str | None:
         return None
     text = data.decode("utf-8").replace("\r\n", "\n")
     faults += _character_faults(text)
-    text = _INVISIBLE.sub("", text)
+    text = visible(text)
     prefix = _PREFIX.match(text)
     if prefix is not None and text.startswith("%", prefix.end()):
         line = text.count("\n", 0, prefix.end()) + 1

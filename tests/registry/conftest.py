@@ -159,6 +159,16 @@ def make_card():
 
 
 @pytest.fixture
+def manifest() -> str:
+    return MANIFEST.format(url="https://host/model")
+
+
+@pytest.fixture
+def worker() -> str:
+    return WORKER
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Remote:
     """A model repository with one released version, v1.0.0."""
     repository = Remote(tmp_path / "model")
