@@ -65,10 +65,10 @@ async def _broker(settings: BrokerSettings) -> None:
     client = await connect_patiently(settings)
     await _patiently(lambda: register_search_attributes(client))
     git = Git(settings.state_dir / "git")
-    registry = RegistryService(git, settings.registry, settings.branch, settings.allowed_keys)
+    metrics = BrokerMetrics()
+    registry = RegistryService(git, settings.registry, settings.branch, keys=settings.allowed_keys, metrics=metrics)
     entities = Entities(client, settings)
     look_now = LookNow(registry, entities)
-    metrics = BrokerMetrics()
     webhook = Webhook(settings, look_now, TemporalHealth(client).require, metrics)
     await _together(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
@@ -18,6 +19,7 @@ from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import SpecRequest
+from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()
 
@@ -28,12 +30,21 @@ SNAPSHOTS_KEPT = 8
 class RegistryService:
     """One branch of one registry. Methods raise LongshoreError GIT_UNREACHABLE while a host does not answer."""
 
-    def __init__(self, git: Git, url: str, branch: str, keys: AllowedKeys = ANY_KEYS) -> None:
+    def __init__(
+        self,
+        git: Git,
+        url: str,
+        branch: str,
+        *,
+        keys: AllowedKeys = ANY_KEYS,
+        metrics: BrokerMetrics | None = None,
+    ) -> None:
         """Serve commits that one of `keys` has signed."""
         self._git = git
         self._url = url
         self._branch = branch
         self._keys = keys
+        self._metrics = metrics or BrokerMetrics()
         self._head: str | None = None
         self._loaded: dict[str, LoadedCommit] = {}
         self._loading: dict[str, asyncio.Lock] = {}
@@ -50,17 +61,22 @@ class RegistryService:
 
     async def validate(self, sha: str) -> ValidationResult:
         """Judge the commit by what holds today; a commit that runs is never judged again."""
+        started = time.perf_counter()
         signature = await self._git.signature_issue(self._url, sha, self._keys) if self._keys else None
         loaded = await self._load(sha, today=datetime.now(UTC).date(), found=(signature,) if signature else ())
         if loaded.snapshot is not None:
             self._confirmed = loaded.confirmed
+        incompatible = sum(issue.code == "SCHEMA_INCOMPATIBLE" for issue in loaded.issues)
+        self._metrics.validated(
+            accepted=loaded.snapshot is not None, seconds=time.perf_counter() - started, incompatible=incompatible
+        )
         return loaded.result
 
     async def snapshot(self, sha: str) -> RegistrySnapshot:
-        """Return what the commit says should run. Raises the first finding of a commit that is rejected."""
+        """Return what the commit says should run. Raises the first error of a commit that is rejected."""
         loaded = await self._load(sha, today=None)
         if loaded.snapshot is None:
-            issue = loaded.issues[0]
+            issue = loaded.result.issues[0]  # errors come first
             raise LongshoreError(issue.code, str(issue))
         return loaded.snapshot
 

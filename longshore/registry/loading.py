@@ -18,6 +18,7 @@ from longshore.registry.git_process import shown
 from longshore.registry.pins import NO_PINS, Pins
 from longshore.registry.repository import CommitInfo
 from longshore.registry.resolving import Resolver, unconfirmed_issues
+from longshore.registry.schema_checks import check_interfaces
 from longshore.registry.validation import Verdict, judge, read_cards
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import ModelCardRef
@@ -110,7 +111,8 @@ async def examine(
 ) -> Verdict:
     """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue.
 
-    Hosts are asked where tags lead, but for manifests that are as in `confirmed`, and not without `today`.
+    Hosts are asked where tags lead, but for manifests that are as in `confirmed`. Without `today` none is asked, and no
+    schema is compiled again.
     """
     contents = read_contents(paths, files)
     at_once = asyncio.Semaphore(_AT_ONCE)
@@ -131,9 +133,11 @@ async def examine(
     cards = read_cards(fetched)
     codes_asked = code_refs({ref: card for ref, card in cards.items() if ref in asked})
     codes = await _each((code, resolve(code, ask=code in codes_asked)) for code in code_refs(cards))
+    documents = {ref: card.document for ref, card in cards.items()}
+    interfaces = await check_interfaces(documents) if today is not None else {}
     doubts = tuple(unconfirmed_issues(contents.manifests, cards, resolver.doubts))
     issues = (*contents.issues, *found, *doubts, *filter(None, [pins.issue]))
-    verdict = judge(sha, replace(contents, issues=issues), fetched, codes, today)
+    verdict = judge(sha, replace(contents, issues=issues), fetched, codes, interfaces=interfaces, today=today)
     return replace(verdict, unconfirmed=frozenset(issue.file for issue in doubts))
 
 

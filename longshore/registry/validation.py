@@ -15,7 +15,7 @@ from longshore.registry.documents import Finding
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec, ModelCardRef
 from longshore.schemas.failures import Failure
-from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.registries import RegistrySnapshot
 
 
@@ -39,17 +39,20 @@ def judge(
     contents: RegistryContents,
     fetched: Mapping[ModelCardRef, FetchedCard | Failure],
     code_commits: Mapping[CodeRef, str | Failure],
+    *,
+    interfaces: Mapping[ModelCardRef, tuple[Finding, ...]],
     today: date | None,
 ) -> Verdict:
     """Judge a registry by what it holds and by what its references led to.
 
-    `fetched` has an entry for every `card_ref` of the manifests, `code_commits` one for each of `code_refs`. `today`
-    decides about deprecated schema versions; None where the commit was accepted before.
+    `fetched` has an entry for every `card_ref` of the manifests, `code_commits` one for each of `code_refs`,
+    `interfaces` what is wrong with the JSON Schemas in a card. `today` decides about deprecated schema versions; None
+    where the commit was accepted before.
     """
     cards = read_cards(fetched)
     issues = {
         *contents.issues,
-        *_card_issues(contents, cards, code_commits),
+        *_card_issues(contents, cards, code_commits, interfaces),
         *_manifest_issues(contents, fetched, cards, today),
     }
     issues |= {note for entry in contents.manifests if (note := _not_checked(entry, fetched, cards)) is not None}
@@ -66,12 +69,16 @@ def _order(issue: Issue) -> tuple[object, ...]:
 
 
 def _card_issues(
-    contents: RegistryContents, cards: Mapping[ModelCardRef, CardFile], code_commits: Mapping[CodeRef, str | Failure]
+    contents: RegistryContents,
+    cards: Mapping[ModelCardRef, CardFile],
+    code_commits: Mapping[CodeRef, str | Failure],
+    interfaces: Mapping[ModelCardRef, tuple[Finding, ...]],
 ) -> Iterator[Issue]:
     """Step 4. What is wrong with a card that nobody wants to run keeps nobody from switching it off (PRD §7.4)."""
     wanted = {entry.card_ref for entry in contents.manifests if not entry.is_idle}
     for ref, card_file in cards.items():
         found = [*card_file.issues]
+        found += [finding.in_file(card_file.file, *Audience) for finding in interfaces.get(ref, ())]
         if card_file.card is not None:
             commit = code_commits[card_file.card.code.repository, card_file.card.code.ref]
             found += [code_issue(card_file, commit)] if isinstance(commit, Failure) else []

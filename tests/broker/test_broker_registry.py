@@ -19,6 +19,7 @@ from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult, SpecRequest
+from longshore.telemetry.metrics import BrokerMetrics
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -83,7 +84,8 @@ class Setting:
         self.sha = self.registry.push("Deploy")
         settings = BrokerSettings(registry=self.registry.url, state_dir=root / "broker")
         cache = Git(root / "cache")
-        self.service = RegistryService(cache, self.registry.url, "main")
+        self.metrics = BrokerMetrics()
+        self.service = RegistryService(cache, self.registry.url, "main", metrics=self.metrics)
         self.recorder = RegistryRecorder(cache, Entities(), self.service, settings, now=lambda: NOW)
 
     def written(self) -> list[str]:
@@ -103,6 +105,16 @@ async def test_a_commit_becomes_a_snapshot(setting: Setting) -> None:
     spec = (await setting.service.snapshot(setting.sha)).specs["ten"]
     request = SpecRequest(registry="registry", sha=setting.sha, deployment_id="ten", digest=spec.digest)
     assert await setting.service.spec(request) == spec
+
+
+async def test_validations_are_counted(setting: Setting) -> None:
+    """PRD §9.1: how many commits passed, and how long it took; reading an accepted commit again is none."""
+    await setting.service.look()
+    await setting.service.validate(setting.sha)
+    await setting.service.snapshot(setting.sha)
+    count = setting.metrics.registry.get_sample_value
+    assert count("broker_registry_validations_total", {"outcome": "accepted"}) == 1
+    assert count("broker_registry_validation_duration_seconds_count") == 1
 
 
 async def test_a_spec_that_reads_otherwise_is_refused(setting: Setting) -> None:

@@ -30,7 +30,7 @@ class Broker:
         setting.brokers += 1
         self.git = Git(setting.root / f"cache-{setting.brokers}")
         url = setting.registry.url
-        self.service = RegistryService(self.git, url, "main", *([keys] if keys else []))
+        self.service = RegistryService(self.git, url, "main", **({"keys": keys} if keys else {}))
         self.writer = RegistryWriter(self.git, url, "main", name="Longshore", email="longshore@acme.com")
         self.asked: list[str] = []
         self._tags, self.git.tags = self.git.tags, self._count

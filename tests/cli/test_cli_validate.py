@@ -251,6 +251,11 @@ def test_an_absent_revision_is_named(registry, capsys):
         ("path: src/", "path: code/", "CODE_PATH_INVALID (line 19, code.path), for ml"),
         ("ref: v0.1.0", "ref: v0.2.0", "CARD_TAG_MISMATCH (line 20, code.ref), for ml"),
         ("framework: custom", "framework: cobol", "CARD_INVALID (line 8, runtime.framework), for ml"),
+        (
+            "minLength: 1",
+            "$ref: other.json",
+            "SCHEMA_REF_FORBIDDEN (line 40, interface.input_schema.properties.text.$ref), for ml",
+        ),
     ],
 )
 def test_a_model_is_checked_before_anyone_deploys_it(model, capsys, old, new, expected):

@@ -360,3 +360,19 @@ async def test_a_thousand_issues_are_capped_in_the_payload(git, remote):
     assert len(result.issues) == MAX_ISSUES
     assert result.truncated > 0
     assert len(result.model_dump_json()) < 200_000
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("{$ref: 'https://evil.example/schema.json'}", "SCHEMA_REF_FORBIDDEN", "interface.input_schema.$ref"),
+        ("{type: string, pattern: '(?=a)b'}", "SCHEMA_TOO_COSTLY", "interface.input_schema.pattern"),
+    ],
+)
+async def test_step_4_the_schemas_of_a_card_are_judged(git, valid, model, make_card, case):
+    """They lead nowhere else and cost little; both teams are told where in the card."""
+    schema, code, place = case
+    text = make_card(model.url, **{"input_schema: {type: object}": f"input_schema: {schema}", "1.0.0": "2.0.0"})
+    model.commit({"model-card.yaml": text.replace("ref: v1.0.0", "ref: v2.0.0")}, tag="v2.0.0")
+    (issue,) = (await judged(git, changed(valid, SENTIMENT, "v1.0.0", "v2.0.0"))).issues
+    assert (issue.code, issue.place, issue.line, len(issue.told)) == (code, place, 24, 2)

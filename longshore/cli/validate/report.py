@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from longshore.registry.contents import wanted
+from longshore.registry.documents import read_document
 from longshore.registry.git import Git
 from longshore.registry.loading import examine
 from longshore.registry.local import LocalFiles, read_local
 from longshore.registry.model_repository import CARD, model_issues, release_tag, wanted_of_model
 from longshore.registry.pins import PINS_FILE, parse_pins
+from longshore.registry.schema_checks import check_interfaces
 from longshore.registry.sources import Sources, read_sources
-from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.documents import DocumentKind
+from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
 
 
@@ -48,7 +51,7 @@ async def check(path: Path, rev: str | None, policy: RepositoryPolicy) -> Report
     """
     local = await read_local(path, rev, lambda paths: wanted_of_model(paths) or wanted_of_registry(paths), os.environ)
     if CARD in local.paths:
-        return _check_model(local, rev)
+        return await _check_model(local, rev)
     with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
         return await check_registry(repositories(Path(cache), policy), local)
 
@@ -81,8 +84,11 @@ def repositories(
     return Git(cache, fetch_limit=fetch_limit)
 
 
-def _check_model(local: LocalFiles, rev: str | None) -> Report:
-    issues = model_issues(local.paths, local.files, rev)
+async def _check_model(local: LocalFiles, rev: str | None) -> Report:
+    card = read_document(DocumentKind.MODEL_CARD, local.files[CARD])
+    schemas = (await check_interfaces({CARD: card}))[CARD]
+    found = [*model_issues(local.paths, local.files, rev), *(finding.in_file(CARD, Audience.ML) for finding in schemas)]
+    issues = tuple(sorted(found, key=lambda issue: issue.line or 0))
     summary = f"card and code fit together, for the tag {release_tag(local.files)}"
     return Report("model", local.commit, local.prefix, issues, Sources(local.files), summary)
 
