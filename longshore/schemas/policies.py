@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from longshore.schemas.patterns import MEMORY
 from longshore.schemas.quantities import parse_memory
+
+Scheme = Literal["https", "ssh", "http", "git", "file"]
+"""What may be allowed at all: `ext` and `fd` would run programs (FAULTS 36)."""
 
 
 class RepositoryPolicy(BaseModel):
@@ -16,7 +19,7 @@ class RepositoryPolicy(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     repository_schemes: Annotated[
-        tuple[str, ...], Field(description="URL schemes that manifests and cards may name.")
+        tuple[Scheme, ...], Field(description="URL schemes that manifests and cards may name.")
     ] = ("https", "ssh")
     repository_hosts: Annotated[
         tuple[str, ...], Field(description="Git hosts that they may name; without any, every host.")
