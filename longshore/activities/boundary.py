@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
@@ -37,17 +37,26 @@ def our_failures_as_temporals() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def beating(*details: object) -> AsyncIterator[None]:
-    """Heartbeat while the body runs, so that another broker takes over soon after this one is killed."""
+async def beating(*details: object) -> AsyncIterator[Callable[..., None]]:
+    """Heartbeat while the body runs, so that another broker takes over soon after this one is killed.
+
+    `details` stand in the Web UI beside the pending activity; the body is given a function that replaces them.
+    """
+    said = details
+
+    def say(*details: object) -> None:
+        nonlocal said
+        said = details
+        activity.heartbeat(*said)
 
     async def beat() -> None:
         while True:
-            activity.heartbeat(*details)
+            activity.heartbeat(*said)
             await asyncio.sleep(BEAT_SECONDS)
 
     task = asyncio.create_task(beat(), name="heartbeat")
     try:
-        yield
+        yield say
     finally:
         task.cancel()
 

@@ -69,17 +69,26 @@ class FleetActivities:
     async def watch_registry(self, request: WatchRequest) -> str:
         """Poll the branch until its head differs from `seen_sha`; start that commit's workflow and return its id.
 
-        A host that cannot be reached is asked again at the next interval: the watch itself does not fail over it.
+        A host that cannot be reached, or has no such branch any more, is asked again at the next interval: the watch
+        itself does not fail over it, and what runs is left alone (FAULTS 18). It is told once, and when it is over.
         """
-        async with beating(request.seen_sha):
+        trouble: str | None = None
+        async with beating(request.seen_sha) as say:
             while True:
                 try:
                     head = await self._branch.look()
                     if head != request.seen_sha:
                         await self._commits.start_commit(head)
                         return head
+                    if trouble is not None:
+                        log.info("registry_readable", head=head)
+                        say(head)
+                    trouble = None
                 except LongshoreError as error:
-                    log.warning("registry_unreadable", code=error.code, error=error.failure.message)
+                    if error.code != trouble:
+                        log.warning("registry_unreadable", code=error.code, error=error.failure.message)
+                        say(request.seen_sha, str(error))
+                    trouble = error.code
                 await asyncio.sleep(request.poll_interval.total_seconds())
 
     async def _answer(self, asked: PlanningInput) -> PlanAnswer:

@@ -44,7 +44,7 @@ FAILURES: dict[str, FailureKind] = {
         *_rows(
             Category.CONFIGURATION,
             retriable=False,
-            STRUCTURE_INVALID="Create the folder (a .gitkeep keeps it), or start from `longshore init registry`.",
+            STRUCTURE_INVALID="Create the folder (a .gitkeep keeps it) or rename the file: `longshore init` shows how.",
             YAML_INVALID="Mend the YAML at the place given.",
             YAML_DUPLICATE_KEY="Keep one of the two keys.",
             YAML_ALIAS_FORBIDDEN="Write the value out: anchors, aliases and merge keys are not accepted.",
