@@ -64,7 +64,7 @@ async def _broker(settings: BrokerSettings) -> None:
     await require_verifiable(settings.allowed_keys, os.environ)
     client = await connect_patiently(settings)
     await _patiently(lambda: register_search_attributes(client))
-    git = Git(settings.state_dir / "git")
+    git = Git(settings.state_dir / "git", settings)
     metrics = BrokerMetrics()
     registry = RegistryService(git, settings.registry, settings.branch, keys=settings.allowed_keys, metrics=metrics)
     entities = Entities(client, settings)

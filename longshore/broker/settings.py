@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from longshore.broker.hosts import Repository, StatusHost, default_api, default_path
 from longshore.registry.signing import AllowedKeys
@@ -19,6 +19,7 @@ from longshore.schemas.devices import PresenceIntervals
 from longshore.schemas.fleet import FleetSettings
 from longshore.schemas.issues import Audience
 from longshore.schemas.patterns import NAME
+from longshore.schemas.policies import RepositoryPolicy
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 # apprise URLs may hold commas themselves; a comma that ends one is followed by the scheme of the next.
@@ -33,10 +34,8 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-class ControlSettings(BaseModel):
+class ControlSettings(RepositoryPolicy):
     """What `longshore broker` and `longshore up` have in common."""
-
-    model_config = ConfigDict(frozen=True)
 
     registry: Annotated[str, Field(min_length=1, description="URL of the registry repository.")]
     registry_name: Annotated[

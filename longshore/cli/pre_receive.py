@@ -77,13 +77,14 @@ async def _accepts(update: RefUpdate, settings: HookSettings) -> bool:
 
 async def _judge(repository: Repository, commit: str, settings: HookSettings) -> Report:
     from longshore.cli.validate.report import check_registry, repositories, wanted_of_registry  # noqa: PLC0415 (as above)
+    from longshore.registry.git_cache import FetchLimits  # noqa: PLC0415
     from longshore.registry.local import read_revision  # noqa: PLC0415
 
     local = await read_revision(repository, commit, wanted_of_registry)
     # One slow host shall not use up the time: what it has not answered by then is unreachable, and told as that.
-    fetch_limit = settings.time_limit.total_seconds() / 2
+    limits = FetchLimits(seconds=settings.time_limit.total_seconds() / 2)
     with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
-        return await check_registry(repositories(Path(cache), settings, fetch_limit=fetch_limit), local)
+        return await check_registry(repositories(Path(cache), settings, limits), local)
 
 
 def _told(report: Report) -> bool:

@@ -10,16 +10,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from longshore.registry.documents import ReadDocument, read_document
+from longshore.registry.entries import Tree
+from longshore.registry.layout import is_manifest, is_worker_config, layout_issues, wanted
 from longshore.schemas.base import Document
 from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, ModelCardRef
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.issues import Issue
 from longshore.schemas.workers import WorkerConfig
-
-FOLDERS = ("models/production", "models/staging", "transactions", "workers", "errors")
-"""The mandatory folders (PRD §2.3, §5.1 step 1)."""
-
-_MODELS = ("models/production/", "models/staging/")
 
 Part = TypeVar("Part", bound=Document)
 
@@ -73,56 +70,19 @@ class RegistryContents:
     issues: tuple[Issue, ...]
 
 
-def is_manifest(path: str) -> bool:
-    return path.startswith(_MODELS) and path.endswith(".yaml")
-
-
-def is_worker_config(path: str) -> bool:
-    return path.startswith("workers/") and path.endswith(".yaml") and path.count("/") == 1
-
-
-def wanted(paths: Collection[str]) -> list[str]:
-    """Return those of a registry's paths whose content matters to validation."""
-    return [path for path in paths if is_manifest(path) or is_worker_config(path)]
-
-
-def read_contents(paths: Collection[str], files: Mapping[str, bytes]) -> RegistryContents:
-    """Read a registry. `paths` are all its files, `files` at least the content of those that are `wanted`."""
-    manifests = tuple(read_manifest(path, files[path]) for path in sorted(filter(is_manifest, paths)))
-    workers = tuple(read_worker(path, files[path]) for path in sorted(filter(is_worker_config, paths)))
+def read_contents(tree: Tree, files: Mapping[str, bytes]) -> RegistryContents:
+    """Read a registry. `tree` is all that lies in it, `files` at least the content of what of it is `wanted`."""
+    paths = sorted(wanted(tree))
+    manifests = tuple(read_manifest(path, files[path]) for path in filter(is_manifest, paths))
+    workers = tuple(read_worker(path, files[path]) for path in filter(is_worker_config, paths))
     issues = [
-        *structure_issues(paths),
+        *layout_issues(tree),
         *(finding.in_file(entry.file) for entry in manifests for finding in entry.document.findings),
         *(finding.in_file(entry.file) for entry in workers for finding in entry.document.findings),
         *_identity_issues([(entry.file, entry.document) for entry in manifests], "id"),
         *_identity_issues([(entry.file, entry.document) for entry in workers], "worker_id"),
     ]
     return RegistryContents(manifests, workers, tuple(issues))
-
-
-def structure_issues(paths: Collection[str]) -> Iterator[Issue]:
-    """Step 1: the mandatory folders are there, and every document lies where it is read."""
-    present = set(paths)
-    for folder in FOLDERS:
-        if folder in present:
-            yield Issue(code="STRUCTURE_INVALID", file=folder, message=f"{folder} is a file; it must be a folder")
-        elif not any(path.startswith(f"{folder}/") for path in present):
-            yield Issue(code="STRUCTURE_INVALID", file=folder, message=f"the folder {folder} is missing")
-    for path in sorted(present):
-        if path.startswith(("models/", "workers/")):
-            if path.endswith(".yml"):
-                yield Issue(
-                    code="STRUCTURE_INVALID", file=path, message="only files that end in .yaml are read: rename it"
-                )
-            elif path.endswith(".yaml") and not _is_read(path):
-                place = "models/production or models/staging" if path.startswith("models/") else "workers itself"
-                yield Issue(
-                    code="STRUCTURE_INVALID", file=path, message=f"it would not be read here: move it to {place}"
-                )
-
-
-def _is_read(path: str) -> bool:
-    return is_manifest(path) or is_worker_config(path) or path.startswith("workers/secrets/")
 
 
 def read_manifest(file: str, data: bytes) -> ManifestFile:

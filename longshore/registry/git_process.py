@@ -3,6 +3,9 @@
 git by argv rather than GitPython: GitPython runs the same program, but synchronously, with the caller's environment
 and configuration, with long-lived helper processes, and it cannot be cancelled. Here a call that is cancelled or
 takes too long takes its whole process group with it.
+
+No configuration of the machine or the user counts; HOME is handed on all the same, since credentials lie below it
+(`~/.netrc`, `~/.ssh`). Nothing of a repository runs or is followed: no hooks, no filters, no submodules (FAULTS 39).
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.policies import Scheme
 from longshore.schemas.redaction import without_userinfo
 
 # Where to find programs, and how the operator's host reaches and proves itself to git hosts. Nothing else passes:
@@ -31,16 +36,23 @@ _FIXED = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+    "GIT_LFS_SKIP_SMUDGE": "1",
     "LC_ALL": "C",
 }
 
 _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false"),  # a work tree's own configuration could name a program
+    *("-c", "core.symlinks=false"),
+    *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false"),
     *("-c", "gc.autoDetach=false"),  # a collector in the background would outlive the lock that it needs
-    # A host that sends less than 1 kB/s for 30 s is as good as gone.
-    *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"),
+    # Not transfer.fsckObjects: it refuses old repositories for harmless oddities, and what it guards is a checkout.
 )
+
+# `ulimit` counts blocks of 512 bytes (POSIX), in some shells of 1024: the limit is never lower than asked for. Where
+# the system has set a lower one already, that one counts.
+_LIMITED = ("sh", "-c", 'ulimit -f "$1" 2>/dev/null; shift; exec git "$@"', "sh")
+FILE_SIZE_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -64,10 +76,11 @@ class GitFailed(Exception):
         self.stderr = ended.stderr
 
 
-def git_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of every git process: what of `inherited` may pass, and what is fixed."""
+def git_environment(inherited: Mapping[str, str], protocols: Collection[str] = get_args(Scheme)) -> dict[str, str]:
+    """Return the environment of every git process: what of `inherited` may pass, what is fixed, how it may fetch."""
     passed = {name: value for name, value in inherited.items() if name in _INHERITED}
-    return {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=15", **passed, **_FIXED}
+    ssh = {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=15"}
+    return {**ssh, **passed, **_FIXED, "GIT_ALLOW_PROTOCOL": ":".join(protocols)}
 
 
 async def run_git(
@@ -79,15 +92,18 @@ async def run_git(
     limit: float = 60.0,
     accept: Sequence[int] = (0,),
     discover: bool = False,
+    max_file_bytes: int | None = None,
 ) -> Ended:
     """Run git for at most `limit` seconds and return how it ended.
 
-    `directory` is the git directory itself or, with `discover`, any folder of a work tree. Raises GitFailed for a code
-    not in `accept`, LongshoreError GIT_UNREACHABLE when the time is up or git is missing.
+    `directory` is the git directory itself or, with `discover`, any folder of a work tree. No file that it writes
+    becomes larger than `max_file_bytes`: it dies of trying. Raises GitFailed for a code not in `accept`,
+    LongshoreError GIT_TIMEOUT when the time is up, GIT_UNREACHABLE when git is missing.
     """
+    limited = () if max_file_bytes is None else (*_LIMITED, str(max(1, max_file_bytes // FILE_SIZE_BLOCK)))
     try:
         process = await asyncio.create_subprocess_exec(
-            "git",
+            *(limited or ("git",)),
             *_OPTIONS,
             # Told, not found: an empty cache inside somebody's work tree must not become that work tree's repository.
             *(() if discover else ("--git-dir=.",)),
@@ -105,7 +121,7 @@ async def run_git(
         async with asyncio.timeout(limit):
             stdout, stderr = await process.communicate(stdin)
     except TimeoutError as error:
-        raise LongshoreError("GIT_UNREACHABLE", f"git {args[0]} did not end within {limit:g} s") from error
+        raise LongshoreError("GIT_TIMEOUT", f"git {args[0]} did not end within {limit:g} s") from error
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -124,9 +140,12 @@ _NOT_FOUND = re.compile(
     r"does not appear to be a git repository|repository '.*' not found|Repository not found|returned error: 404"
 )
 _AUTH = re.compile(r"Authentication failed|Permission denied|could not read (Username|Password)|returned error: 40[13]")
+_SLOW = re.compile(r"Operation too slow")
 _LOCAL = re.compile(
-    r"\.lock': File exists|is corrupt|is empty|bad object|unable to read|not send all necessary|bad config"
+    r"\.lock': File exists|could not lock config file|is corrupt|is empty|bad object|unable to read"
+    r"|not send all necessary|bad config|not a git repository: '\.'"
 )
+_FILTER = re.compile(r"filter '.*' not supported|not send all necessary")
 
 # Someone else's push came first; the last two when it came within the same instant.
 _CONFLICT = re.compile(r"stale info|fetch first|non-fast-forward|cannot lock ref|failed to update ref")
@@ -135,6 +154,14 @@ _CONFLICT = re.compile(r"stale info|fetch first|non-fast-forward|cannot lock ref
 def damaged(stderr: str) -> bool:
     """Tell whether git complains about our own copy (a torn object, a lock left by kill -9), not about its host."""
     return bool(_LOCAL.search(stderr))
+
+
+def filter_refused(stderr: str) -> bool:
+    """Tell whether a fetch may succeed without a filter.
+
+    The host does not offer that kind, or a ref leads straight to an object that the filter leaves out.
+    """
+    return bool(_FILTER.search(stderr))
 
 
 def remote_failure(url: str, stderr: str) -> LongshoreError:
@@ -146,7 +173,8 @@ def remote_failure(url: str, stderr: str) -> LongshoreError:
         return LongshoreError("REPOSITORY_NOT_FOUND", f"{shown(url)}: {reason}", details=stderr)
     if _AUTH.search(stderr):
         return LongshoreError("AUTH_FAILED", f"{shown(url)}: {reason}", details=stderr)
-    return LongshoreError("GIT_UNREACHABLE", f"{shown(url)}: {reason}", details=stderr)
+    code = "GIT_TIMEOUT" if _SLOW.search(stderr) else "GIT_UNREACHABLE"
+    return LongshoreError(code, f"{shown(url)}: {reason}", details=stderr)
 
 
 def push_failure(url: str, stderr: str) -> LongshoreError:

@@ -12,9 +12,11 @@ from typing import TypeVar
 import structlog
 
 from longshore.registry.cards import CodeRef, FetchedCard, code_refs
-from longshore.registry.contents import is_manifest, read_contents, wanted
+from longshore.registry.contents import read_contents
+from longshore.registry.entries import Tree
 from longshore.registry.git import Git
 from longshore.registry.git_process import shown
+from longshore.registry.layout import is_manifest, wanted
 from longshore.registry.pins import NO_PINS, Pins
 from longshore.registry.repository import CommitInfo
 from longshore.registry.resolving import Resolver, unconfirmed_issues
@@ -83,9 +85,9 @@ async def load_snapshot(
     commit = await git.commit(url, sha)
     log.info("registry_commit_detected", commit_sha=sha, author=commit.author, timestamp=commit.time.isoformat())
     log.info("registry_validation_started", commit_sha=sha)
-    paths = await git.paths(url, sha)
-    files = await git.read(url, sha, wanted(paths))
-    verdict = await examine(git, sha, paths, files, today, pins=pins, confirmed=confirmed, found=found)
+    tree = await git.tree(url, sha)
+    files = await git.read(url, sha, wanted(tree))
+    verdict = await examine(git, sha, tree, files, today, pins=pins, confirmed=confirmed, found=found)
     errors = [issue for issue in verdict.issues if issue.severity is Severity.ERROR]
     if errors and all(FAILURES[issue.code].retriable for issue in errors):
         raise LongshoreError(errors[0].code, errors[0].message)
@@ -101,7 +103,7 @@ async def load_snapshot(
 async def examine(
     git: Git,
     sha: str,
-    paths: Collection[str],
+    tree: Tree,
     files: Mapping[str, bytes],
     today: date | None,
     *,
@@ -109,12 +111,12 @@ async def examine(
     confirmed: Mapping[str, bytes] = {},
     found: Collection[Issue] = (),
 ) -> Verdict:
-    """Judge a registry given by its paths and the content of those that are `wanted`; a failed fetch is an issue.
+    """Judge a registry given by its tree and the content of what of it is `wanted`; a failed fetch is an issue.
 
     Hosts are asked where tags lead, but for manifests that are as in `confirmed`. Without `today` none is asked, and no
     schema is compiled again.
     """
-    contents = read_contents(paths, files)
+    contents = read_contents(tree, files)
     at_once = asyncio.Semaphore(_AT_ONCE)
     resolver = Resolver(git, pins.commits)
     new = {entry.card_ref for entry in contents.manifests if confirmed.get(entry.file) != files[entry.file]}
@@ -142,10 +144,10 @@ async def examine(
 
 
 async def _fetch_card(git: Git, ref: ModelCardRef, commit: str) -> FetchedCard:
-    files = await git.read(ref.repository, commit, [ref.path])
-    if ref.path not in files:
+    data = await git.read_file(ref.repository, commit, ref.path)
+    if data is None:
         raise LongshoreError("CARD_NOT_FOUND", f"{shown(ref.repository)} has no file {ref.path} at {ref.ref}")
-    return FetchedCard(commit, files[ref.path])
+    return FetchedCard(commit, data)
 
 
 async def _each(questions: Iterable[tuple[Key, Awaitable[Result]]]) -> dict[Key, Result | Failure]:

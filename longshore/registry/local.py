@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from longshore.registry.entries import Entry, Kind, Tree
 from longshore.registry.git_process import GitFailed, git_environment, run_git
 from longshore.registry.repository import Repository
 
@@ -18,7 +20,7 @@ class UnusablePath(Exception):
 
 @dataclass(frozen=True)
 class LocalFiles:
-    paths: tuple[str, ...]
+    tree: Tree
     files: dict[str, bytes]
     """The content of those paths that were wanted."""
     commit: str | None
@@ -27,7 +29,7 @@ class LocalFiles:
     """Where the folder lies in its repository: `ops/`, or empty for the root."""
 
 
-Wanted = Callable[[Collection[str]], Collection[str]]
+Wanted = Callable[[Tree], Collection[str]]
 
 
 async def read_local(folder: Path, rev: str | None, wanted: Wanted, inherited: Mapping[str, str]) -> LocalFiles:
@@ -70,15 +72,29 @@ async def read_revision(repository: Repository, rev: str, wanted: Wanted, prefix
         tree = await repository.tree(f"{commit}:{prefix}")
     except GitFailed as failed:
         raise UnusablePath(f"the folder {prefix} is not in {rev}") from failed
-    chosen = wanted(tuple(tree))
-    blobs = await repository.blobs({tree[path] for path in chosen})
-    return LocalFiles(tuple(tree), {path: blobs[tree[path]] for path in chosen}, commit, prefix)
+    names = {path: f"{commit}:{prefix}{path}" for path in wanted(tree)}
+    blobs = await repository.blobs(names.values())
+    return LocalFiles(tree, {path: blobs[name] for path, name in names.items()}, commit, prefix)
 
 
 def _walk(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
 
 
 def _read_folder(folder: Path, names: Iterable[str], wanted: Wanted, prefix: str = "") -> LocalFiles:
-    paths = tuple(sorted({name for name in names if (folder / name).is_file()}))
-    return LocalFiles(paths, {path: (folder / path).read_bytes() for path in wanted(paths)}, None, prefix)
+    """Read what is there of `names`; git lists a repository within a work tree, a submodule, as a folder."""
+    there = {name: _entry(folder / name) for name in sorted({name.rstrip("/") for name in names})}
+    tree = {name: entry for name, entry in there.items() if entry is not None}
+    return LocalFiles(tree, {path: (folder / path).read_bytes() for path in wanted(tree)}, None, prefix)
+
+
+def _entry(path: Path) -> Entry | None:
+    try:
+        status = path.lstat()
+    except OSError:  # deleted, and git has not been told
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        return Entry(Kind.LINK)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(Kind.SUBMODULE)
+    return Entry(Kind.FILE, status.st_size) if stat.S_ISREG(status.st_mode) else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from longshore.registry.cards import FetchedCard, read_card
 from longshore.registry.documents import read_document
+from longshore.registry.entries import Tree
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind
@@ -16,22 +17,25 @@ from longshore.schemas.patterns import GIT_REF
 CARD = "model-card.yaml"
 
 
-def wanted_of_model(paths: Collection[str]) -> list[str]:
-    return [CARD] if CARD in paths else []
+def wanted_of_model(tree: Tree) -> list[str]:
+    return [CARD] if CARD in tree and tree[CARD].fault is None else []
 
 
-def model_issues(paths: Collection[str], files: Mapping[str, bytes], rev: str | None) -> tuple[Issue, ...]:
+def model_issues(tree: Tree, files: Mapping[str, bytes], rev: str | None) -> tuple[Issue, ...]:
     """Check the card by its schema, against the tag `rev` where it is one, and the modules that it names.
 
     The ML team alone is told: nobody deploys it yet.
     """
+    if fault := tree[CARD].fault:
+        code, reason = fault
+        return (Issue(code=code, file=CARD, message=f"{CARD} {reason}", told=(Audience.ML,)),)
     ref = rev if rev and re.fullmatch(GIT_REF, rev) else "0" * 40
     read = read_card(ModelCardRef(repository="file:.", path=CARD, ref=ref), FetchedCard("", files[CARD]))
     issues = [issue.model_copy(update={"file": CARD, "told": (Audience.ML,)}) for issue in read.issues]
     if read.card is not None:
         issues += [
             read.document.finding(code, message, *place).in_file(CARD, Audience.ML)
-            for code, message, place in _module_faults(read.card, set(paths))
+            for code, message, place in _module_faults(read.card, set(tree))
         ]
         if read.card.artifacts.checksum is None:
             message = "production refuses a card without a checksum of its artifact"
@@ -42,7 +46,7 @@ def model_issues(paths: Collection[str], files: Mapping[str, bytes], rev: str | 
 
 def release_tag(files: Mapping[str, bytes]) -> str | None:
     """Return the tag under which the card, if it is valid, is to be released."""
-    card = read_document(DocumentKind.MODEL_CARD, files[CARD]).model
+    card = read_document(DocumentKind.MODEL_CARD, files[CARD]).model if CARD in files else None
     return f"v{card.metadata.version}" if isinstance(card, ModelCard) else None
 
 

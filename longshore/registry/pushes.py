@@ -65,5 +65,5 @@ async def is_brokers_own(repository: Repository, update: RefUpdate) -> bool:
 
 
 async def _desired(repository: Repository, commit: str) -> dict[str, str]:
-    folders = tuple(f"{folder}/" for folder in BROKERS_OWN)
-    return {path: blob for path, blob in (await repository.tree(commit)).items() if not path.startswith(folders)}
+    there = await repository.top(commit)
+    return {name: found for name, found in there.items() if name not in BROKERS_OWN or " tree " not in found}

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from longshore.registry.git_process import run_git
+from longshore.registry.entries import Entry, Kind
+from longshore.registry.git_process import GitFailed, run_git
 from longshore.schemas.failures import LongshoreError
 
 # What the broker writes, and all that it may write. A commit that touches nothing else starts nothing (DESIGN §7).
@@ -36,6 +37,9 @@ class Author:
     name: str
     email: str
     time: datetime
+
+
+_KINDS = {"120000": Kind.LINK, "160000": Kind.SUBMODULE}  # by mode; all else is a file
 
 
 class Repository:
@@ -73,11 +77,35 @@ class Repository:
         full, author, seconds, subject = (*text.split("\n", 3), "")[:4]
         return CommitInfo(full, author, subject, datetime.fromtimestamp(int(seconds), UTC))
 
-    async def tree(self, treeish: str) -> dict[str, str]:
-        """Return every file of a commit or tree: path → blob id. Submodules are no files."""
-        listing = await self.git("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", treeish)
+    async def tree(self, treeish: str) -> dict[str, Entry]:
+        """Return what lies at every path of a commit or tree, folders apart."""
+        listing = ("ls-tree", "-r", "-l", "-z", "--full-tree", "--end-of-options", treeish)
+        ended = await run_git(self.directory, listing, environment=self.environment)
+        return dict(map(_entry, filter(None, ended.stdout.decode("utf-8", "surrogateescape").split("\0"))))
+
+    async def top(self, commit: str) -> dict[str, str]:
+        """Return what the root folder of a commit holds: name → mode, type and id, that of a folder for all in it."""
+        listing = await self.git("ls-tree", "-z", "--full-tree", "--end-of-options", commit)
         entries = (entry.split("\t", 1) for entry in listing.split("\0") if entry)
-        return {path: meta.split()[2] for meta, path in entries if meta.split()[1] == "blob"}
+        return {name: meta for meta, name in entries}
+
+    async def kind(self, commit: str, path: str) -> Kind | None:
+        """Return what lies at `path`; None for a folder, or for nothing."""
+        listing = ("ls-tree", "-z", "--full-tree", "--end-of-options", commit, path)
+        literal = {**self.environment, "GIT_LITERAL_PATHSPECS": "1"}
+        ended = await run_git(self.directory, listing, environment=literal)
+        mode, kind = (*ended.stdout.decode("utf-8", "surrogateescape").split(), "", "")[:2]
+        return None if kind in {"", "tree"} else _KINDS.get(mode, Kind.FILE)
+
+    async def size(self, name: str) -> int | None:
+        """Return the size in bytes of an object, or None where it was never fetched."""
+        question = ("cat-file", "--batch-check=%(objectsize)")
+        ended = await run_git(self.directory, question, environment=self.environment, stdin=name.encode() + b"\n")
+        if ended.text.isdigit():
+            return int(ended.text)
+        if ended.stderr:  # it is here, and torn
+            raise GitFailed("cat-file", ended)
+        return None
 
     async def blobs(self, names: Collection[str]) -> dict[str, bytes]:
         """Return the content of each blob, named by id or as `<commit>:<path>`; what is no blob is left out."""
@@ -88,12 +116,12 @@ class Repository:
             self.directory,
             ("cat-file", "--batch"),
             environment=self.environment,
-            stdin="\n".join(names).encode() + b"\n",
+            stdin="\n".join(names).encode("utf-8", "surrogateescape") + b"\n",
         )
         contents: dict[str, bytes] = {}
         rest = memoryview(ended.stdout)
         for name in names:
-            header, _, _ = bytes(rest[: len(name.encode()) + 200]).partition(b"\n")
+            header, _, _ = bytes(rest[: len(name.encode("utf-8", "surrogateescape")) + 200]).partition(b"\n")
             rest = rest[len(header) + 1 :]
             if header.endswith((b" missing", b" ambiguous")):
                 continue
@@ -160,6 +188,14 @@ class Repository:
             if await self._newest_effective(head, merge) is None:
                 return merge
         return head
+
+
+def _entry(line: str) -> tuple[str, Entry]:
+    """Read `<mode> <type> <id> <size>\t<path>`."""
+    meta, path = line.split("\t", 1)
+    mode, _, _, size = meta.split()
+    kind = _KINDS.get(mode, Kind.FILE)
+    return path, Entry(kind, int(size)) if kind is Kind.FILE else Entry(kind)
 
 
 def _sized(data: bytes) -> bytes:

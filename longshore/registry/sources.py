@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from longshore.registry.cards import card_name
-from longshore.registry.contents import is_manifest, read_manifest
+from longshore.registry.contents import read_manifest
 from longshore.registry.git import Git
+from longshore.registry.layout import is_manifest
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
@@ -30,14 +31,12 @@ class Sources:
     """By the card's name, for those cards that have findings."""
 
 
-async def read_sources(
-    git: Git, paths: Collection[str], files: Mapping[str, bytes], issues: Iterable[Issue]
-) -> Sources:
+async def read_sources(git: Git, files: Mapping[str, bytes], issues: Iterable[Issue]) -> Sources:
     """Return the sources of a registry's `issues`. `git` has just read the cards, so none is fetched again."""
     faulty = {issue.file for issue in issues}
     texts = dict(files)
     references: dict[str, list[Reference]] = defaultdict(list)
-    for path in sorted(filter(is_manifest, paths)):
+    for path in sorted(filter(is_manifest, files)):
         entry = read_manifest(path, files[path])
         if entry.card_ref is None or (name := card_name(entry.card_ref)) not in faulty:
             continue
@@ -50,7 +49,7 @@ async def read_sources(
 async def _card(git: Git, ref: ModelCardRef, name: str) -> dict[str, bytes]:
     try:
         commit = await git.resolve(ref.repository, ref.ref)
-        found = await git.read(ref.repository, commit, [ref.path])
+        found = await git.read_file(ref.repository, commit, ref.path)
     except LongshoreError:  # whatever is the matter is among the findings; this one is told without its line
         return {}
-    return {name: found[ref.path]} if ref.path in found else {}
+    return {} if found is None else {name: found}

@@ -77,7 +77,7 @@ class RegistryWriter:
         tags: Mapping[Tag, str],
     ) -> str | None:
         head = await self._git.fetch_branch(self._url, self._branch)
-        paths = set(await self._git.paths(self._url, head))
+        paths = set(await self._git.tree(self._url, head))
         files = {error.path: error.content for error in errors if not error.is_among(paths)}
         current = await self._git.read(self._url, head, [STATE_FILE, PINS_FILE])
         if devices is not None:

@@ -18,6 +18,7 @@ from longshore.registry.writer import RegistryWriter
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.policies import RepositoryPolicy
 from longshore.schemas.rollouts import SpecRequest
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -28,7 +29,7 @@ class Broker:
 
     def __init__(self, setting: Setting, keys: AllowedKeys | None = None) -> None:
         setting.brokers += 1
-        self.git = Git(setting.root / f"cache-{setting.brokers}")
+        self.git = Git(setting.root / f"cache-{setting.brokers}", RepositoryPolicy(repository_schemes=("file",)))
         url = setting.registry.url
         self.service = RegistryService(self.git, url, "main", **({"keys": keys} if keys else {}))
         self.writer = RegistryWriter(self.git, url, "main", name="Longshore", email="longshore@acme.com")

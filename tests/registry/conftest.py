@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from longshore.registry.git import Git
+from longshore.schemas.policies import RepositoryPolicy
+
+FOLDERS_TOO = RepositoryPolicy(repository_schemes=("https", "http", "file"))
+"""The default policy allows no repository of these tests."""
 
 
 class Remote:
@@ -85,7 +89,7 @@ def new_remote(tmp_path: Path):
 
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
-    return Git(tmp_path / "cache")
+    return Git(tmp_path / "cache", FOLDERS_TOO)
 
 
 CARD = """\

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from longshore.registry.contents import wanted
+from longshore.registry.entries import tree_of
 from longshore.registry.loading import examine
 from longshore.schemas.issues import Audience, Severity
 
@@ -16,7 +16,7 @@ WORKER = "workers/worker-a.yaml"
 
 async def judged(git, files, today=date(2025, 11, 1)):
     content = {path: text.encode() for path, text in files.items()}
-    return await examine(git, "f" * 40, list(content), {path: content[path] for path in wanted(content)}, today)
+    return await examine(git, "f" * 40, tree_of(content), content, today)
 
 
 def changed(files, path, old, new):

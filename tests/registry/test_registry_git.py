@@ -38,18 +38,10 @@ async def test_files_are_read_at_their_commit_byte_for_byte(git, remote):
     old = remote.commit({"models/a.yaml": "one\n", "models/ü b.yaml": "two", "empty": ""})
     new = remote.commit({"models/a.yaml": "changed\n\n"})
     await git.fetch_branch(remote.url, "main")
-    assert set(await git.paths(remote.url, old)) == {"models/a.yaml", "models/ü b.yaml", "empty"}
+    assert set(await git.tree(remote.url, old)) == {"models/a.yaml", "models/ü b.yaml", "empty"}
     read = await git.read(remote.url, old, ["models/a.yaml", "models/ü b.yaml", "empty", "absent", "models"])
     assert read == {"models/a.yaml": b"one\n", "models/ü b.yaml": b"two", "empty": b""}
     assert (await git.read(remote.url, new, ["models/a.yaml"])) == {"models/a.yaml": b"changed\n\n"}
-
-
-@pytest.mark.parametrize("path", ["./a", "../a", "/a", ".", "", "a/", "a//b", "a\nb", "-a", ":a", "--batch", "é"])
-async def test_a_path_that_no_tree_holds_is_no_file(git, remote, path):
-    """Whatever a manifest names as its card's path, git answers or is not asked, and the cache stays whole."""
-    sha = remote.commit({"a": "1"})
-    await git.require(remote.url, sha)
-    assert await git.read(remote.url, sha, [path, "a"]) == {"a": b"1"}
 
 
 async def test_a_commit_says_who_and_what(git, remote):
@@ -165,75 +157,9 @@ async def test_a_commit_is_fetched_where_another_broker_saw_it_first(git, remote
     second = remote.commit({"a": "2"})
     remote.git("reset", "-q", "--hard", first)
     remote.push("--force")
-    for number, ask in enumerate(("paths", "commit", "effective_head")):
+    for number, ask in enumerate(("tree", "commit", "effective_head")):
         assert await getattr(Git(git._root / str(number)), ask)(remote.url, second)
     assert await git.read(remote.url, second, ["a"]) == {"a": b"2"}
-
-
-async def test_a_ref_is_a_tag_or_a_commit_id(git, remote):
-    """Annotated and plain tags, full and short ids lead to the full id of the commit."""
-    sha = remote.commit({"a": "1"}, tag="v1.0.0")
-    remote.git("tag", "-a", "-m", "annotated", "v1.0.1")
-    remote.push()
-    for ref in ("v1.0.0", "v1.0.1", sha, sha[:7], sha[:20]):
-        assert await Git(git._root / ref).resolve(remote.url, ref) == sha
-
-
-async def test_a_branch_that_looks_like_a_ref_is_none(git, remote):
-    """Only `refs/tags/` counts for a tag, and only an object's id for an id."""
-    remote.commit({"a": "1"})
-    remote.git("branch", "v9.9.9")
-    remote.git("branch", "deadbeef")
-    remote.push()
-    for ref in ("v9.9.9", "deadbeef"):
-        with pytest.raises(LongshoreError, match="REF_NOT_FOUND"):
-            await git.resolve(remote.url, ref)
-
-
-async def test_a_tag_of_something_else_is_refused(git, remote):
-    """A tag on a file or a folder leads to no commit."""
-    remote.commit({"a": "1"})
-    remote.git("tag", "v1.0.0", remote.git("rev-parse", "HEAD:a"))
-    remote.push()
-    with pytest.raises(LongshoreError, match=r"REF_NOT_FOUND.*no commit"):
-        await git.resolve(remote.url, "v1.0.0")
-
-
-async def test_an_ambiguous_id_names_its_candidates(git, remote):
-    """Two commits with one prefix are an error that lists both."""
-    # 1,000 commits with fixed contents and times, hence fixed ids, of which some share four digits.
-    when = "Olga <olga@acme.com> 1700000000 +0000"
-    stream = "".join(f"commit refs/heads/main\ncommitter {when}\ndata 4\n{number:04}\n" for number in range(1000))
-    remote.in_bare("fast-import", "--quiet", stdin=stream)
-    prefixes: dict[str, list[str]] = {}
-    for sha in remote.in_bare("rev-list", "main").split():
-        prefixes.setdefault(sha[:4], []).append(sha)
-    prefix, candidates = next(item for item in prefixes.items() if len(item[1]) > 1)
-    with pytest.raises(LongshoreError, match="REF_AMBIGUOUS") as caught:
-        await git.resolve(remote.url, prefix)
-    assert all(sha in str(caught.value) for sha in candidates)
-
-
-async def test_a_tag_keeps_the_commit_it_was_first_seen_with(git, remote):
-    """Tags are immutable (PRD §1): moving one changes nothing for who has used it."""
-    first = remote.commit({"a": "1"}, tag="v1.0.0")
-    assert await git.resolve(remote.url, "v1.0.0") == first
-    remote.commit({"a": "2"})
-    remote.git("tag", "-f", "v1.0.0")
-    remote.push("--force")
-    assert await git.resolve(remote.url, "v1.0.0") == first
-    assert await Git(git._root).resolve(remote.url, "v1.0.0") == first
-
-
-async def test_what_was_read_once_needs_no_git_again(git, remote):
-    """Resolved refs and contents are remembered: a second validation starts no process, and needs no host."""
-    sha = remote.commit({"model-card.yaml": "x"}, tag="v1.0.0")
-    await git.resolve(remote.url, "v1.0.0")
-    await git.read(remote.url, sha, ["model-card.yaml"])
-    shutil.rmtree(remote.bare)
-    shutil.rmtree(git._root)
-    git._root.mkdir()
-    assert await git.resolve(remote.url, "v1.0.0") == sha
 
 
 @pytest.mark.parametrize(
@@ -241,26 +167,34 @@ async def test_what_was_read_once_needs_no_git_again(git, remote):
     [
         ("file:///nowhere/at/all.git", "REPOSITORY_NOT_FOUND"),
         ("http://127.0.0.1:1/registry.git", "GIT_UNREACHABLE"),
-        ("ext::sh -c 'exit 1'", "GIT_UNREACHABLE"),
+        ("ext::sh -c 'touch {mark}'", "GIT_UNREACHABLE"),
     ],
 )
-async def test_a_host_that_does_not_answer_has_a_code(git, url, code):
+async def test_a_host_that_does_not_answer_has_a_code(git, tmp_path, url, code):
     """What may come back is retriable, what is not there is not, and no program is started from a URL."""
+    mark = tmp_path / "mark"
     with pytest.raises(LongshoreError, match=code):
-        await git.fetch_branch(url, "main")
+        await git.fetch_branch(url.format(mark=mark), "main")
+    assert not mark.exists()
 
 
-async def test_an_absent_branch_has_a_code(git, remote):
-    """The branch is named."""
-    remote.commit({"a": "1"})
-    with pytest.raises(LongshoreError, match=r"REF_NOT_FOUND.*heads/other"):
+async def test_a_branch_that_is_not_there_makes_the_registry_unreadable(git, remote):
+    """An empty repository, another default branch, a deleted head: the branch is named, and nothing is retried."""
+    with pytest.raises(LongshoreError, match=r"REGISTRY_UNREADABLE.*no branch main"):
+        await git.fetch_branch(remote.url, "main")
+    sha = remote.commit({"a": "1"})
+    with pytest.raises(LongshoreError, match=r"REGISTRY_UNREADABLE.*no branch other"):
         await git.fetch_branch(remote.url, "other")
+    assert await git.fetch_branch(remote.url, "main") == sha
+    remote.in_bare("update-ref", "-d", "refs/heads/main")
+    with pytest.raises(LongshoreError, match=r"REGISTRY_UNREADABLE.*no branch main"):
+        await git.fetch_branch(remote.url, "main")
 
 
 async def test_many_tasks_and_two_processes_share_a_cache(git, remote):
     """Concurrent fetches of one repository do not trip over git's own locks."""
     sha = remote.commit({"a": "1"}, tag="v1.0.0")
-    other = Git(git._root)
+    other = Git(git._root, git._policy)
     answers = await asyncio.gather(
         *(g.fetch_branch(remote.url, "main") for g in (git, other) for _ in range(4)),
         *(g.resolve(remote.url, "v1.0.0") for g in (git, other)),
@@ -268,19 +202,21 @@ async def test_many_tasks_and_two_processes_share_a_cache(git, remote):
     assert set(answers) == {sha}
 
 
-@pytest.mark.parametrize("damage", ["lock", "pack", "empty object"])
+@pytest.mark.parametrize("damage", ["refs/heads/main.lock", "half made", "torn", "emptied"])
 async def test_a_damaged_cache_is_built_again(git, remote, damage):
     """A lock left by kill -9 or a torn object costs a second fetch, not an operator."""
     first = remote.commit({"a": "1"})
     await git.fetch_branch(remote.url, "main")
-    cache = git._repository(remote.url).directory
-    if damage == "lock":
-        (cache / "refs/heads/main.lock").touch()
+    cache = git._registry(remote.url).directory
+    if damage.endswith(".lock"):
+        (cache / damage).touch()
+    elif damage == "half made":
+        shutil.rmtree(cache / "objects")
     else:
         for file in (cache / "objects").rglob("*"):
             if file.is_file():
                 file.chmod(0o600)
-                file.write_bytes(b"" if damage == "empty object" else b"torn")
+                file.write_bytes(b"" if damage == "emptied" else b"torn")
     second = remote.commit({"a": "2"})
     for _ in range(2):
         with contextlib.suppress(LongshoreError):

@@ -36,7 +36,7 @@ async def test_a_branch_or_a_folder_of_that_name_is_not_the_tag(git, remote):
 async def test_a_commit_id_is_asked_of_nobody(git, remote):
     """It cannot move, so a cached one needs no host."""
     sha = remote.commit({"a": "1"})
-    await git.require(remote.url, sha)
+    await git.resolve(remote.url, sha[:10])
     remote.bare.rename(remote.bare.with_suffix(".away"))
     assert await resolved(git, remote.url, sha[:10]) == sha
 

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from longshore.registry.contents import wanted
+from longshore.registry.entries import tree_of
 from longshore.registry.loading import MAX_ISSUES, examine, load_snapshot
 from longshore.registry.validation import Verdict, content_digest
 from longshore.schemas.failures import LongshoreError
@@ -19,7 +19,7 @@ TODAY = date(2025, 11, 1)
 
 async def judged(git, files: dict[str, str], today: date | None = TODAY) -> Verdict:
     content = {path: text.encode() for path, text in files.items()}
-    return await examine(git, "f" * 40, list(content), {path: content[path] for path in wanted(content)}, today)
+    return await examine(git, "f" * 40, tree_of(content), content, today)
 
 
 async def told(git, files: dict[str, str]) -> list[str]:

@@ -168,6 +168,7 @@ class System:
             "broker", sys.executable, "-m", "longshore", "broker", "--registry", self.registry.url,
             "--temporal", self.address, "--state-dir", str(self.root / "broker"),
             "--webhook-port", str(self.webhook_port), "--poll-interval", "1s",
+            "--repository-schemes", "file",
         )  # fmt: skip
 
     def start_worker(self, worker_id: str, **capacity: Any) -> Process:

@@ -124,6 +124,7 @@ class Stage:
         arguments = ["up", "--registry", self.registry.repository.url, "--state-dir", str(self.state / "control")]
         arguments += ["--temporal-port", str(self.temporal_port), "--ui-port", str(self.ui_port)]
         arguments += ["--webhook-port", str(self.webhook_port), "--poll-interval", POLL_INTERVAL]
+        arguments += ["--repository-schemes", "file"]  # its models' repositories are folders beside the registry's
         self.screen.say(f"$ longshore {' '.join(arguments)}")
         await self.processes.longshore("up", *arguments)
         workers = [file.stem for file in self.registry.workers()]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from longshore.registry.contents import wanted
 from longshore.registry.documents import read_document
+from longshore.registry.entries import Kind, Tree
 from longshore.registry.git import Git
+from longshore.registry.git_cache import FetchLimits
+from longshore.registry.layout import wanted
 from longshore.registry.loading import examine
 from longshore.registry.local import LocalFiles, read_local
 from longshore.registry.model_repository import CARD, model_issues, release_tag, wanted_of_model
@@ -49,45 +50,42 @@ async def check(path: Path, rev: str | None, policy: RepositoryPolicy) -> Report
 
     Raises UnusablePath.
     """
-    local = await read_local(path, rev, lambda paths: wanted_of_model(paths) or wanted_of_registry(paths), os.environ)
-    if CARD in local.paths:
+    local = await read_local(path, rev, lambda tree: wanted_of_model(tree) or wanted_of_registry(tree), os.environ)
+    if CARD in local.tree:
         return await _check_model(local, rev)
     with tempfile.TemporaryDirectory(prefix="longshore-") as cache:
         return await check_registry(repositories(Path(cache), policy), local)
 
 
-def wanted_of_registry(paths: Collection[str]) -> list[str]:
+def wanted_of_registry(tree: Tree) -> list[str]:
     """Return the paths that `check_registry` reads: what is judged, and what the broker remembers."""
-    return [*wanted(paths), *({PINS_FILE} & set(paths))]
+    return [*wanted(tree), *([PINS_FILE] if PINS_FILE in tree and tree[PINS_FILE].kind is Kind.FILE else [])]
 
 
 async def check_registry(git: Git, local: LocalFiles) -> Report:
     """Judge a registry as the broker does, cards fetched by `git`."""
     today = datetime.now(UTC).date()
     pins = parse_pins(local.files.get(PINS_FILE))
-    verdict = await examine(git, local.commit or "", local.paths, local.files, today, pins=pins)
+    verdict = await examine(git, local.commit or "", local.tree, local.files, today, pins=pins)
     held = "nothing"
     if verdict.snapshot is not None:
         deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)
         held = f"{counted(deployments, 'deployment')}, {counted(workers, 'worker')}"
-    sources = await read_sources(git, local.paths, local.files, verdict.issues)
+    sources = await read_sources(git, local.files, verdict.issues)
     return Report("registry", local.commit, local.prefix, verdict.issues, sources, held)
 
 
-def repositories(
-    cache: Path,
-    policy: RepositoryPolicy,  # noqa: ARG001 (Git does not take it yet)
-    *,
-    fetch_limit: float = 120.0,
-) -> Git:
+def repositories(cache: Path, policy: RepositoryPolicy, limits: FetchLimits | None = None) -> Git:
     """Return the repositories that cards may come from, kept under `cache`."""
-    return Git(cache, fetch_limit=fetch_limit)
+    return Git(cache, policy, limits=limits)
 
 
 async def _check_model(local: LocalFiles, rev: str | None) -> Report:
-    card = read_document(DocumentKind.MODEL_CARD, local.files[CARD])
-    schemas = (await check_interfaces({CARD: card}))[CARD]
-    found = [*model_issues(local.paths, local.files, rev), *(finding.in_file(CARD, Audience.ML) for finding in schemas)]
+    found = [*model_issues(local.tree, local.files, rev)]
+    if CARD in local.files:
+        card = read_document(DocumentKind.MODEL_CARD, local.files[CARD])
+        schemas = (await check_interfaces({CARD: card}))[CARD]
+        found += [finding.in_file(CARD, Audience.ML) for finding in schemas]
     issues = tuple(sorted(found, key=lambda issue: issue.line or 0))
     summary = f"card and code fit together, for the tag {release_tag(local.files)}"
     return Report("model", local.commit, local.prefix, issues, Sources(local.files), summary)
