@@ -36,6 +36,7 @@ class LookNow:
         self._pause = pause_seconds
         self._hinted = asyncio.Event()
         self._awaited: dict[str, None] = {}
+        self._trouble: str | None = None
 
     def __call__(self, sha: str | None = None) -> None:
         """Ask for a look, which is repeated until the branch has the commit `sha` (FAULTS 8)."""
@@ -67,8 +68,11 @@ class LookNow:
                 if await self._branch.has(sha):
                     self._awaited.pop(sha, None)
         except (LongshoreError, RPCError) as error:
-            log.warning("registry_unreadable", attempt=attempt, error=str(error))
+            if str(error) != self._trouble:
+                log.warning("registry_unreadable", attempt=attempt, error=str(error))
+            self._trouble = str(error)
             return False
+        self._trouble = None
         return not self._awaited
 
     async def _is_hinted_within(self, seconds: float) -> bool:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from repositories import Registry
+from structlog.testing import capture_logs
 
 from longshore.broker.looking import ATTEMPTS, AWAITED, LookNow
 from longshore.broker.registry_service import RegistryService
@@ -65,13 +66,15 @@ async def test_a_burst_of_hints_is_two_looks() -> None:
 
 
 async def test_a_host_that_is_not_ready_is_asked_again() -> None:
-    """A webhook may come before its branch can be fetched."""
+    """A webhook may come before its branch can be fetched: that is told once, not with every attempt."""
     outside = Outside()
     outside.failing = ATTEMPTS - 1
-    async with looking(outside) as look_now:
-        look_now()
-        assert await outside.started.get() == "a"
+    with capture_logs() as logs:
+        async with looking(outside) as look_now:
+            look_now()
+            assert await outside.started.get() == "a"
     assert outside.looks == ATTEMPTS
+    assert [entry["event"] for entry in logs] == ["registry_unreadable"]
 
 
 async def test_a_promised_commit_is_waited_for() -> None:
