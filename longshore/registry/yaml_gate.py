@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from ruamel.yaml.error import MarkedYAMLError
 
+from longshore.registry.entries import MAX_FILE_BYTES
+
 Place = tuple[str | int, ...]
 """The way to a value: keys and indexes from the root."""
 
@@ -47,7 +49,7 @@ class Limits:
     max_nodes: int
 
 
-HAND_WRITTEN = Limits(256 * 1024, 10_000)
+HAND_WRITTEN = Limits(MAX_FILE_BYTES, 10_000)
 """FAULTS 26. The fullest card has about 200 nodes in 10 KB."""
 
 OUR_OWN = Limits(64 * 1024 * 1024, 2_000_000)

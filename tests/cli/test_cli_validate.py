@@ -288,7 +288,7 @@ GOLDEN = """\
 errors
   error STRUCTURE_INVALID, for ops
     the folder errors is missing
-    → Create the folder (a .gitkeep keeps it), or start from `longshore init registry`.
+    → Create the folder (a .gitkeep keeps it) or rename the file: `longshore init` shows how.
 
 models/staging/hello.yaml
   error MANIFEST_INVALID (line 1), for ops
