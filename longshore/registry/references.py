@@ -6,6 +6,7 @@ Both are outside text: an option, a transport that runs a program, or a way out 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ def _authority_faults(scheme: str, authority: str, policy: RepositoryPolicy) -> 
     if parts is None:
         yield "the URL names no plain host, or a user that is none"
         return
+    if parts["host"].startswith("[") and not _is_ipv6(parts["host"][1:-1]):
+        yield "what stands in brackets is an IPv6 address"
     if parts["user"] is not None and scheme != "ssh":
         yield "the URL holds a user; only ssh takes one, as in ssh://git@host/…"
     if parts["port"] is not None and not 1 <= int(parts["port"]) <= _LAST_PORT:
@@ -72,6 +75,14 @@ def _authority_faults(scheme: str, authority: str, policy: RepositoryPolicy) -> 
     allowed = {host.lower() for host in policy.repository_hosts}
     if allowed and parts["host"].lower() not in allowed:
         yield f"the host {parts['host']} is not allowed here (only {', '.join(sorted(allowed))})"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def path_fault(path: str, *, folder: bool = False) -> str | None:
