@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from longshore.registry.contents import ManifestFile
 from longshore.registry.documents import Finding, ReadDocument, read_document
 from longshore.registry.git_process import shown
+from longshore.registry.references import path_fault
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind
@@ -36,7 +37,7 @@ class CardFile:
 CodeRef = tuple[str, str]
 """A repository and a ref in it."""
 
-# Where in a manifest the reason of a failed fetch is to be looked for.
+# Where in a manifest, or in the code of a card, the reason of a failed fetch is to be looked for.
 _CULPRIT = {
     **dict.fromkeys(("REF_NOT_FOUND", "REF_AMBIGUOUS", "REF_NOT_TAG", "REF_NOT_COMMIT", "TAG_MOVED"), "ref"),
     **dict.fromkeys(("CARD_NOT_FOUND", "PATH_FORBIDDEN", "PATH_NOT_REGULAR", "FILE_TOO_LARGE"), "path"),
@@ -52,7 +53,7 @@ def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
     """Check one card by its schema, and its version and code ref against the tag that it was found under."""
     document = read_document(DocumentKind.MODEL_CARD, fetched.data)
     file = card_name(ref)
-    findings = (*document.findings, *_tag_findings(document, ref.ref))
+    findings = (*document.findings, *_tag_findings(document, ref.ref), *_path_findings(document))
     card = document.model if isinstance(document.model, ModelCard) else None
     return CardFile(
         file, fetched.commit, document, card, tuple(finding.in_file(file, *Audience) for finding in findings)
@@ -72,6 +73,12 @@ def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
         yield document.finding("CARD_TAG_MISMATCH", message, "code", "ref")
 
 
+def _path_findings(document: ReadDocument) -> Iterator[Finding]:
+    path = document.text_at("code", "path")
+    if path is not None and (fault := path_fault(path, folder=True)):
+        yield document.finding("PATH_FORBIDDEN", f"code.path: {fault}", "code", "path")
+
+
 def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
     """Say that the card of a manifest could not be fetched; no error where nothing of it is to run.
 
@@ -85,8 +92,9 @@ def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
 
 
 def code_issue(entry: CardFile, failure: Failure) -> Issue:
-    """Say that the code ref of a card leads nowhere."""
-    return entry.document.finding(failure.code, failure.message, "code", "ref").in_file(entry.file, *Audience)
+    """Say that the code of a card cannot be found."""
+    place = _CULPRIT.get(failure.code, "repository")
+    return entry.document.finding(failure.code, failure.message, "code", place).in_file(entry.file, *Audience)
 
 
 def severity_for(entry: ManifestFile) -> Severity:
@@ -103,7 +111,7 @@ def checksum_issue(entry: ManifestFile, card: CardFile) -> Issue | None:
     """Require a checksum where production could load the artifact (DESIGN §7); warn elsewhere."""
     if card.card is None or card.card.artifacts.checksum is not None:
         return None
-    severity = Severity.ERROR if entry.for_production else Severity.WARNING
+    severity = severity_for(entry) if entry.for_production else Severity.WARNING
     message = f"{entry.file} runs an artifact without a checksum"
     issue = card.document.finding("CHECKSUM_MISSING", message, "artifacts").in_file(card.file, *Audience)
     return issue.model_copy(update={"severity": severity})

@@ -34,6 +34,9 @@ _PINNED: dict[DocumentKind, Place] = {
     DocumentKind.MODEL_CARD: ("code", "ref"),
 }
 
+# What no URL looks like is no repository that may be named (FAULTS 36).
+_REPOSITORIES: tuple[Place, ...] = (("model_card_ref", "repository"), ("code", "repository"))
+
 # Fields that become part of a command, and so of a history that keeps them for months (DESIGN §4).
 _URLS: dict[DocumentKind, tuple[tuple[str, str], ...]] = {
     DocumentKind.MANIFEST: (("model_card_ref", "repository"),),
@@ -152,6 +155,8 @@ def _code(kind: DocumentKind, place: Place, error: jsonschema_rs.ValidationError
         return "REF_UNPINNED"
     if isinstance(error.kind, _BOUNDS):
         return "VALUE_OUT_OF_RANGE"
+    if place in _REPOSITORIES and isinstance(error.kind, _FORMS):
+        return "REPO_URL_FORBIDDEN"
     if kind is DocumentKind.MODEL_CARD and isinstance(error.kind, _FORMS):
         if place[:-1] == _DEPENDENCIES:
             return "DEPENDENCY_FORBIDDEN" if is_forbidden(str(error.instance)) else "DEPENDENCY_UNPINNED"

@@ -43,8 +43,8 @@ def judge_path(path: str) -> None:
     for folder in (False, True):
         if path_fault(path, folder=folder) is None:
             assert path.isprintable()
-            inside = posixpath.normpath(posixpath.join("/root", path))
-            assert inside.startswith("/root/") or (folder and inside == "/root"), inside
+            inside = posixpath.normpath(posixpath.join("/base", path))
+            assert inside.startswith("/base/") or (folder and inside == "/base"), inside
             assert ".git" not in inside.lower().split("/")
 
 
