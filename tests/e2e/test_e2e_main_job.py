@@ -142,7 +142,7 @@ class TestEachErrorIsClearAndCostsNothing:
         system.registry.deployment("ten", system.model, "9.9.9", replicas=1)
         result = await system.outcome(system.registry.push("Update to nowhere"))
         assert result.outcome is CommitOutcome.REJECTED
-        assert [issue.code for issue in result.issues] == ["REF_NOT_FOUND"]
+        assert [issue.code for issue in result.issues] == ["REF_NOT_FOUND", "CHECK_SKIPPED"]
         errors = [path.read_text() for path in (system.registry.pull() / "errors").glob("*validation-error.yaml")]
         assert any("REF_NOT_FOUND" in text for text in errors)
         assert "REF_NOT_FOUND" in str(system.status())
@@ -158,7 +158,7 @@ class TestEachErrorIsClearAndCostsNothing:
         system.registry.deployment("ten", system.model, "1.1.0", replicas=1)
         result = await system.outcome(system.registry.push("Update to a broken card"))
         assert result.outcome is CommitOutcome.REJECTED
-        assert [issue.code for issue in result.issues] == ["CARD_INVALID"]
+        assert [issue.code for issue in result.issues] == ["CARD_INVALID", "CHECK_SKIPPED"]
         assert "owner" in str(result.issues[0])
         await self._still_serves(system)
 
