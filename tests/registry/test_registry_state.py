@@ -303,7 +303,7 @@ def test_the_file_says_who_will_be_told_and_claims_no_more():
 
 
 values = st.recursive(
-    st.booleans() | st.integers() | st.text(st.characters(codec="utf-8", exclude_categories=["C"])),
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8", exclude_categories=["C"])),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
