@@ -70,7 +70,19 @@ def metaschema_faults(schema: dict[str, Any]) -> list[Fault]:
             found = [error]
         else:
             found = []
-    return [("CARD_INVALID", error.message[:_MESSAGE], error.instance_path) for error in found]
+    return [("CARD_INVALID", error.message[:_MESSAGE], within(schema, error.instance_path)) for error in found]
+
+
+def within(schema: Any, path: list[Any]) -> list[Any]:
+    """Return as much of `path` as leads into the schema: jsonschema_rs leaves empty keys out."""
+    reached: list[Any] = []
+    for part in path:
+        try:
+            schema = schema[part]
+        except (LookupError, TypeError):
+            break
+        reached.append(part)
+    return reached
 
 
 def judge(schema: dict[str, Any], patterns: list[tuple[list[Any], str]], *, compile_it: bool) -> list[Fault]:
@@ -86,7 +98,7 @@ def judge(schema: dict[str, Any], patterns: list[tuple[list[Any], str]], *, comp
             schema, validate_formats=True, pattern_options=jsonschema_rs.RegexOptions(), retriever=refuse_remote
         )
     except jsonschema_rs.ValidationError as error:
-        return [("CARD_INVALID", error.message[:_MESSAGE], error.instance_path)]
+        return [("CARD_INVALID", error.message[:_MESSAGE], within(schema, error.instance_path))]
     except ValueError as error:
         return [("CARD_INVALID", str(error)[:_MESSAGE], [])]
     for probe in _PROBES:
