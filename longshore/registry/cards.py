@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from longshore.registry.contents import ManifestFile
 from longshore.registry.documents import Finding, ReadDocument, read_document
 from longshore.registry.git_process import shown
-from longshore.registry.references import path_fault
+from longshore.registry.references import path_fault, repository_url_fault
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.failures import Failure
 from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.policies import RepositoryPolicy
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
 
 def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
     version = document.text_at("metadata", "version")
-    if version is None:
+    if version is None or any(finding.place == ("metadata", "version") for finding in document.findings):
         return
     if ref.startswith("v") and ref != f"v{version}":
         message = f"metadata.version is {version}, but the card was found under the tag {ref}"
@@ -89,6 +90,16 @@ def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
     )
     told = tuple(Audience) if failure.code == "TAG_MOVED" else ()  # it was the ML team that moved it
     return finding.in_file(entry.file, *told).model_copy(update={"severity": severity_for(entry)})
+
+
+def repository_issue(entry: ManifestFile, policy: RepositoryPolicy) -> Issue | None:
+    """Judge the repository of a manifest whose card is not looked up, because something else is wrong there."""
+    place = ("model_card_ref", "repository")
+    url = entry.document.text_at(*place)
+    if entry.card_ref is not None or url is None or any(f.place == place for f in entry.document.findings):
+        return None
+    fault = repository_url_fault(url, policy)
+    return entry.document.finding("REPO_URL_FORBIDDEN", fault, *place).in_file(entry.file) if fault else None
 
 
 def code_issue(entry: CardFile, failure: Failure) -> Issue:

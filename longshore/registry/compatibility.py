@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -49,17 +49,19 @@ class Candidates:
     """The workers of a registry, by what a deployment asks of their labels.
 
     A worker whose configuration is invalid may be the one that is wanted: it counts by the labels that can be read.
+    Where not `all_read`, nobody can say that there is none.
     """
 
-    def __init__(self, workers: Collection[WorkerFile]) -> None:
+    def __init__(self, workers: Collection[WorkerFile], *, all_read: bool = True) -> None:
         self.all = tuple(workers)
+        self.all_read = all_read
         self._labels = [(worker, worker.labels) for worker in workers]
         self._groups: dict[object, Group] = {}
 
     def matching(self, config: DeploymentConfig) -> Group:
         key = (config.region, frozenset(config.worker_selector.items()))
         if key not in self._groups:
-            fitting = (worker for worker, labels in self._labels if selects_labels(config, labels))
+            fitting = (worker for worker, labels in self._labels if _fits(config, worker, labels))
             self._groups[key] = Group(tuple(fitting))
         return self._groups[key]
 
@@ -80,8 +82,10 @@ def compatibility_issues(
         yield _issue(entry, "REGION_MISMATCH", message, "worker_selector", "region")
         return
     matching = candidates.matching(config)
+    if not candidates.all_read:
+        return
+    place = "worker_selector" if config.worker_selector else "region"
     if not matching.workers:
-        place = "worker_selector" if config.worker_selector else "region"
         message = f"no worker has {_wanted(config)}; there {_present(candidates.all)}"
         yield _issue(entry, "SELECTOR_MATCHES_NOTHING", message, place)
         return
@@ -92,19 +96,28 @@ def compatibility_issues(
         issue = _issue(entry, "REPLICAS_EXCEED_WORKERS", message, "replicas")
         yield issue.model_copy(update={"severity": Severity.WARNING})
     if card is not None:
-        yield from _schema_issues(entry, card, matching, today)
-        yield from _size_issues(entry, card, matching)
+        yield from _schema_issues(entry, card, matching, place, today)
+        yield from _size_issues(entry, card, matching, place)
 
 
-def _schema_issues(entry: ManifestFile, card: CardFile, matching: Group, today: date | None) -> Iterator[Issue]:
+def _fits(config: DeploymentConfig, worker: WorkerFile, labels: Mapping[str, str]) -> bool:
+    if worker.config is not None:
+        return selects_labels(config, labels)
+    wanted = {"region": config.region, **config.worker_selector}
+    return all(worker.may_have(name, value) for name, value in wanted.items())
+
+
+def _schema_issues(
+    entry: ManifestFile, card: CardFile, matching: Group, place: str, today: date | None
+) -> Iterator[Issue]:
     version = card.document.text_at("schemaVersion")
-    if version is None:
+    if version is None or any(finding.place == ("schemaVersion",) for finding in card.document.findings):
         return
     running = matrix().running(matching.versions, version)
     if not running and matching.all_readable:
         supported = [f"{c.worker_id} supports {', '.join(c.supported_schema_versions)}" for c in matching.configs]
         message = f"no matching worker runs schemaVersion {version} of {card.file}: {_listed(supported, '; ')}"
-        yield _issue(entry, "SCHEMA_INCOMPATIBLE", message, "worker_selector")
+        yield _issue(entry, "SCHEMA_INCOMPATIBLE", message, place)
     row = matrix().deprecation(running)
     if row is None or today is None:
         return
@@ -116,7 +129,7 @@ def _schema_issues(entry: ManifestFile, card: CardFile, matching: Group, today: 
     yield issue.model_copy(update={"severity": severity_for(entry) if over else Severity.WARNING})
 
 
-def _size_issues(entry: ManifestFile, card: CardFile, matching: Group) -> Iterator[Issue]:
+def _size_issues(entry: ManifestFile, card: CardFile, matching: Group, place: str) -> Iterator[Issue]:
     """Yield what is missing where a replica would not fit on any matching worker, even on an empty one."""
     if card.card is None or not matching.all_readable:
         return
@@ -125,7 +138,7 @@ def _size_issues(entry: ManifestFile, card: CardFile, matching: Group) -> Iterat
         return
     told = _listed([f"{config.worker_id} has {_lacks(config.capacity, need)}" for config in matching.configs], "; ")
     message = f"a replica needs {need}, more than any matching worker has when it is empty: {told}"
-    yield _issue(entry, "CAPACITY_INSUFFICIENT", message, "worker_selector")
+    yield _issue(entry, "CAPACITY_INSUFFICIENT", message, place)
 
 
 def _size(capacity: Capacity) -> tuple[int, float, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from longshore.registry.documents import ReadDocument, read_document
 from longshore.registry.entries import Tree
 from longshore.registry.layout import is_manifest, is_worker_config, layout_issues, wanted
+from longshore.registry.references import path_fault
 from longshore.schemas.base import Document
 from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, ModelCardRef
 from longshore.schemas.documents import DocumentKind
@@ -50,6 +51,14 @@ class WorkerFile:
     document: ReadDocument
     config: WorkerConfig | None
 
+    def may_have(self, name: str, value: str) -> bool:
+        """Tell whether it has that label; where the label itself is at fault, it may well be meant to."""
+        if self.labels.get(name) == value:
+            return True
+        places = [finding.place for finding in self.document.findings]
+        at_fault = {(), ("labels",), ("labels", name)}
+        return not self.document.yaml.complete or any(place in at_fault for place in places)
+
     @property
     def labels(self) -> dict[str, str]:
         """Return the labels; where the configuration is invalid, what of them can be read."""
@@ -68,6 +77,8 @@ class RegistryContents:
     manifests: tuple[ManifestFile, ...]
     workers: tuple[WorkerFile, ...]
     issues: tuple[Issue, ...]
+    all_workers_read: bool = True
+    """False where the content of some worker configuration could not be had."""
 
 
 def read_contents(tree: Tree, files: Mapping[str, bytes]) -> RegistryContents:
@@ -82,12 +93,13 @@ def read_contents(tree: Tree, files: Mapping[str, bytes]) -> RegistryContents:
         *_identity_issues([(entry.file, entry.document) for entry in manifests], "id"),
         *_identity_issues([(entry.file, entry.document) for entry in workers], "worker_id"),
     ]
-    return RegistryContents(manifests, workers, tuple(issues))
+    all_workers_read = len(workers) == sum(map(is_worker_config, tree))
+    return RegistryContents(manifests, workers, tuple(issues), all_workers_read)
 
 
 def read_manifest(file: str, data: bytes) -> ManifestFile:
     """Steps 2 and 3: the manifest's schema, in which a ref is a tag or a commit id."""
-    document = read_document(DocumentKind.MANIFEST, data)
+    document = _with_path(read_document(DocumentKind.MANIFEST, data))
     manifest = document.model if isinstance(document.model, DeploymentManifest) else None
     card_ref, config = (
         (manifest.model_card_ref, manifest.deployment_config)
@@ -97,8 +109,21 @@ def read_manifest(file: str, data: bytes) -> ManifestFile:
     return ManifestFile(file, document, manifest, card_ref, config)
 
 
+def _with_path(document: ReadDocument) -> ReadDocument:
+    """Add what is wrong with the path of the card, where the schema has no objection to it."""
+    place = ("model_card_ref", "path")
+    path = document.text_at(*place)
+    fault = path_fault(path) if path is not None else None
+    if fault is None or any(finding.place == place for finding in document.findings):
+        return document
+    finding = document.finding("PATH_FORBIDDEN", fault, *place)
+    return replace(document, model=None, findings=(*document.findings, finding))
+
+
 def _part(model: type[Part], document: ReadDocument, key: str) -> Part | None:
-    """Return one block of a manifest that is invalid as a whole, where that block is valid."""
+    """Return one block of a manifest that is invalid as a whole, where nothing is wrong with that block."""
+    if any(finding.place[:1] == (key,) for finding in document.findings):
+        return None
     raw = document.raw.get(key) if isinstance(document.raw, dict) else None
     try:
         return model.model_validate(raw)
@@ -116,7 +141,7 @@ def _identity_issues(documents: Collection[tuple[str, ReadDocument]], key: str) 
     first_of: dict[str, str] = {}
     for file, document in documents:
         name = document.text_at(key)
-        if name is None:
+        if name is None or any(finding.place == (key,) for finding in document.findings):
             continue
         stem = PurePosixPath(file).stem
         if name in first_of:

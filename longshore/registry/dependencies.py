@@ -11,7 +11,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 # What pip would take for something else than a name: an option, a URL, a path, an archive, a second line.
-_FORBIDDEN = re.compile(r"\s*-|\s*\.|.*[@/\\\x00-\x08\x0a-\x1f\x7f-\x9f]|.*\.(whl|zip|tar\.\w+|tgz)\s*$", re.DOTALL)
+_FORBIDDEN = re.compile(
+    r"\s*-|\s*\.|.*\s-|.*[@/\\\x00-\x08\x0a-\x1f\x7f-\x9f]|.*\.(whl|zip|tar\.\w+|tgz)\s*$", re.DOTALL
+)
 
 
 def is_forbidden(line: str) -> bool:

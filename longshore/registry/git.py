@@ -57,7 +57,7 @@ class Git:
         `environment` (default: this process's) is filtered by `git_environment`; `limits` hold for each fetch or push.
         """
         self._root = root
-        self._policy = policy or RepositoryPolicy()
+        self.policy = policy or RepositoryPolicy()
         self._environment = git_environment(os.environ if environment is None else environment)
         self._limits = limits or FetchLimits()
         self._registries: dict[str, GitCache] = {}
@@ -203,11 +203,11 @@ class Git:
         return self._registries[url]
 
     def _model(self, url: str) -> PinnedRepository:
-        if fault := repository_url_fault(url, self._policy):
+        if fault := repository_url_fault(url, self.policy):
             raise LongshoreError("REPO_URL_FORBIDDEN", fault)
         if url not in self._models:
             cache, history = (
-                self._cache(role, url, self._policy.repository_schemes, Quota(self._policy.max_bytes, left_out))
+                self._cache(role, url, self.policy.repository_schemes, Quota(self.policy.max_bytes, left_out))
                 for role, left_out in (("model", FILES_FILTER), ("history", HISTORY_FILTER))
             )
             self._models[url] = PinnedRepository(url, cache, history)
@@ -216,7 +216,7 @@ class Git:
     def _cache(self, role: str, url: str, protocols: Collection[str], quota: Quota | None = None) -> GitCache:
         directory = self._root / f"{role}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.git"
         # An allowed host must not send us on to another one.
-        redirects = quota is None or not self._policy.repository_hosts
+        redirects = quota is None or not self.policy.repository_hosts
         return GitCache(
             directory,
             url,

@@ -67,7 +67,7 @@ def _folder_issues(tree: Tree) -> Iterator[Issue]:
 
 def _place_issues(tree: Tree) -> Iterator[Issue]:
     for path in sorted(filter(_in_reach, tree)):
-        if path.endswith(".yml"):
+        if not path.endswith(".yaml") and path.lower().endswith((".yml", ".yaml")):
             yield _issue("STRUCTURE_INVALID", path, "only files that end in .yaml are read: rename it")
         elif path.endswith(".yaml") and not _is_read(path):
             place = "models/production or models/staging" if path.startswith("models/") else "workers itself"

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from longshore.registry.cards import CodeRef, FetchedCard, code_refs
+from longshore.registry.cards import CodeRef, FetchedCard, code_refs, repository_issue
 from longshore.registry.contents import read_contents
 from longshore.registry.entries import Tree
 from longshore.registry.git import Git
@@ -138,7 +138,8 @@ async def examine(
     documents = {ref: card.document for ref, card in cards.items()}
     interfaces = await check_interfaces(documents) if today is not None else {}
     doubts = tuple(unconfirmed_issues(contents.manifests, cards, resolver.doubts))
-    issues = (*contents.issues, *found, *doubts, *filter(None, [pins.issue]))
+    repositories = (repository_issue(entry, git.policy) for entry in contents.manifests)
+    issues = (*contents.issues, *found, *doubts, *filter(None, [pins.issue, *repositories]))
     verdict = judge(sha, replace(contents, issues=issues), fetched, codes, interfaces=interfaces, today=today)
     return replace(verdict, unconfirmed=frozenset(issue.file for issue in doubts))
 

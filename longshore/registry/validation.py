@@ -92,11 +92,14 @@ def _manifest_issues(
     cards: Mapping[ModelCardRef, CardFile],
     today: date | None,
 ) -> Iterator[Issue]:
-    candidates = Candidates(contents.workers)
+    candidates = Candidates(contents.workers, all_read=contents.all_workers_read)
     for entry in contents.manifests:
         its_card = cards.get(entry.card_ref) if entry.card_ref else None
         if entry.card_ref is not None and isinstance(failure := fetched[entry.card_ref], Failure):
-            yield fetch_issue(entry, failure)
+            issue = fetch_issue(entry, failure)
+            # What is wrong with that very line has been said: the fetch only stumbled over it.
+            if not any(finding.line == issue.line for finding in entry.document.findings):
+                yield issue
         if its_card is not None:
             yield from filter(None, [checksum_issue(entry, its_card)])
         yield from compatibility_issues(entry, its_card, candidates, today)
