@@ -55,9 +55,9 @@ class WorkerFile:
         """Tell whether it has that label; where the label itself is at fault, it may well be meant to."""
         if self.labels.get(name) == value:
             return True
-        places = [finding.place for finding in self.document.findings]
-        at_fault = {(), ("labels",), ("labels", name)}
-        return not self.document.yaml.complete or any(place in at_fault for place in places)
+        if not isinstance(self.document.raw, dict) or "labels" not in self.document.raw:
+            return self.config is None
+        return any(finding.place in {("labels",), ("labels", name)} for finding in self.document.findings)
 
     @property
     def labels(self) -> dict[str, str]:

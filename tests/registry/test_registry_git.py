@@ -194,7 +194,7 @@ async def test_a_branch_that_is_not_there_makes_the_registry_unreadable(git, rem
 async def test_many_tasks_and_two_processes_share_a_cache(git, remote):
     """Concurrent fetches of one repository do not trip over git's own locks."""
     sha = remote.commit({"a": "1"}, tag="v1.0.0")
-    other = Git(git._root, git._policy)
+    other = Git(git._root, git.policy)
     answers = await asyncio.gather(
         *(g.fetch_branch(remote.url, "main") for g in (git, other) for _ in range(4)),
         *(g.resolve(remote.url, "v1.0.0") for g in (git, other)),

@@ -16,7 +16,7 @@ from longshore.schemas.policies import RepositoryPolicy
 
 def another(git: Git, name: str) -> Git:
     """Return the git of a process that has seen nothing yet."""
-    return Git(git._root / name, git._policy)
+    return Git(git._root / name, git.policy)
 
 
 async def test_a_ref_is_a_tag_or_a_commit_id(git, remote):
@@ -132,7 +132,7 @@ async def test_a_tag_keeps_the_commit_it_was_first_seen_with(git, remote):
     remote.git("tag", "-f", "v1.0.0")
     remote.push("--force")
     assert await git.resolve(remote.url, "v1.0.0") == first
-    assert await Git(git._root, git._policy).resolve(remote.url, "v1.0.0") == first
+    assert await Git(git._root, git.policy).resolve(remote.url, "v1.0.0") == first
 
 
 async def test_what_was_read_once_needs_no_git_again(git, remote):
@@ -159,7 +159,7 @@ async def test_one_repository_can_be_the_registry_and_a_model(git, remote):
 async def test_many_tasks_and_two_processes_resolve_at_once(git, remote):
     """Concurrent fetches of one repository do not trip over git's own locks."""
     shas = {f"v1.0.{number}": remote.commit({"a": str(number)}, tag=f"v1.0.{number}") for number in range(4)}
-    other = Git(git._root, git._policy)
+    other = Git(git._root, git.policy)
     answers = await asyncio.gather(*(one.resolve(remote.url, tag) for one in (git, other) for tag in (*shas, *shas)))
     assert answers == [*shas.values()] * 4
 

@@ -87,7 +87,7 @@ def make_gpg_key():
     yield lambda **options: GpgKey(next(homes), **options)
     for home in root.iterdir():
         subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
-    shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)  # the agent takes its sockets away itself, a moment later
 
 
 @pytest.fixture

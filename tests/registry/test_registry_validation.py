@@ -299,7 +299,7 @@ async def test_all_errors_of_a_commit_come_at_once(git, valid, model, make_card)
         "models/staging/lost.yaml": valid[SENTIMENT]
         .replace("pool: production", "pool: moon")
         .replace("id: sentiment", "id: lost"),
-        "workers/worker-b.yaml": "worker_id: worker-b\n",
+        "workers/worker-b.yaml": "worker_id: worker-b\nlabels: {pool: staging, region: us-east-1}\n",
     }
     del files["errors/.gitkeep"]
     verdict = await judged(git, files)

@@ -83,12 +83,13 @@ async def test_the_rest_of_an_object_comes_only_of_that_object(credentials, mode
             pass
 
 
-async def test_cancellation_in_the_middle_is_resumed(artifacts, model, tmp_path, entries, until):
+async def test_cancellation_in_the_middle_is_resumed(artifacts, model, tmp_path, entries):
     """Nothing is visible of it until it is whole."""
-    heard = []
-    running = asyncio.create_task(artifacts.materialise(card(model, checksum=SHA), lambda *told: heard.append(told)))
-    await until(lambda: heard)
-    running.cancel()
+
+    def stop(*_told) -> None:
+        running.cancel()
+
+    running = asyncio.create_task(artifacts.materialise(card(model, checksum=SHA), stop))
     with pytest.raises(asyncio.CancelledError):
         await running
     assert entries(tmp_path / "cache" / "objects") == []
