@@ -17,12 +17,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-from longshore.registry import documents
-from longshore.registry.contents import read_contents
-from longshore.registry.entries import Tree, tree_of
-from longshore.registry.git import Git
-from longshore.registry.layout import FOLDERS, wanted
-from longshore.registry.loading import load_snapshot
+from longshore.registry.documents import reading
+from longshore.registry.repositories.entries import Tree, tree_of
+from longshore.registry.repositories.git import Git
+from longshore.registry.validation.contents import read_contents
+from longshore.registry.validation.layout import FOLDERS, wanted
+from longshore.registry.validation.loading import load_snapshot
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.policies import RepositoryPolicy
 
@@ -97,7 +97,7 @@ async def measure(root: Path, deployments: int, cards: int, workers: int) -> dic
     empty, _ = await timed(lambda: load_snapshot(cache, ops.as_uri(), first, today=TODAY))
     floor, content = await timed(lambda: read(second))
     steps = step_shares(tree_of(content), content)
-    documents.read_document.cache_clear()
+    reading.read_document.cache_clear()
     cold, loaded = await timed(lambda: load_snapshot(cache, ops.as_uri(), first, today=TODAY))
     confirmed = loaded.confirmed
     warm, again = await timed(lambda: load_snapshot(cache, ops.as_uri(), second, today=TODAY, confirmed=confirmed))
@@ -119,7 +119,7 @@ async def measure(root: Path, deployments: int, cards: int, workers: int) -> dic
 
 def step_shares(tree: Tree, content: dict[str, bytes]) -> dict[str, float]:
     """Return the seconds of each pure step, nothing cached (PRD §5.1)."""
-    documents.read_document.cache_clear()
+    reading.read_document.cache_clear()
     shares = {}
     for name, kind, prefix in (
         ("2, 3: manifests and references", DocumentKind.MANIFEST, "models/"),
@@ -128,7 +128,7 @@ def step_shares(tree: Tree, content: dict[str, bytes]) -> dict[str, float]:
         start = time.perf_counter()
         for path, data in content.items():
             if path.startswith(prefix):
-                documents.read_document(kind, data)
+                reading.read_document(kind, data)
         shares[name] = time.perf_counter() - start
     start = time.perf_counter()
     read_contents(tree, content)

@@ -31,8 +31,8 @@ from longshore.broker.settings import BrokerSettings, UpSettings
 from longshore.broker.temporal_client import TemporalHealth, connect_patiently, register_search_attributes
 from longshore.broker.temporal_server import TemporalServer
 from longshore.broker.webhook import Webhook, webhook_app
-from longshore.registry.git import Git
-from longshore.registry.signing import require_verifiable
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.signing import require_verifiable
 from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()

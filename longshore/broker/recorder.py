@@ -12,10 +12,10 @@ from temporalio.service import RPCError
 from longshore.broker.entities import Entities
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
-from longshore.registry.errors import error_files
-from longshore.registry.git import Git
-from longshore.registry.pins import pins_of
-from longshore.registry.writer import RegistryWriter
+from longshore.registry.records.errors import error_files
+from longshore.registry.records.pins import pins_of
+from longshore.registry.records.writer import RegistryWriter
+from longshore.registry.repositories.git import Git
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceView

@@ -9,10 +9,10 @@ from datetime import UTC, date, datetime
 
 import structlog
 
-from longshore.registry.git import Git
-from longshore.registry.loading import LoadedCommit, load_snapshot
-from longshore.registry.pins import PINS_FILE, Pins, parse_pins
-from longshore.registry.signing import ANY_KEYS, AllowedKeys
+from longshore.registry.records.pins import PINS_FILE, Pins, parse_pins
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.signing import ANY_KEYS, AllowedKeys
+from longshore.registry.validation.loading import LoadedCommit, load_snapshot
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import LongshoreError

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 
 from longshore.broker.hosts import Repository, StatusHost, default_api, default_path
-from longshore.registry.signing import AllowedKeys
+from longshore.registry.repositories.signing import AllowedKeys
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import Telling
 from longshore.schemas.connections import TemporalSettings

@@ -21,8 +21,8 @@ from longshore.schemas.policies import RepositoryPolicy
 
 if TYPE_CHECKING:
     from longshore.cli.validate.report import Report
-    from longshore.registry.pushes import RefUpdate
-    from longshore.registry.repository import Repository
+    from longshore.registry.repositories.pushes import RefUpdate
+    from longshore.registry.repositories.repository import Repository
 
 # What a person reads of one refused push; `longshore validate` tells the rest.
 _FINDINGS = 15
@@ -45,7 +45,7 @@ class HookSettings(RepositoryPolicy):
 @run_with_settings(HookSettings)
 async def main(settings: HookSettings) -> None:
     """Judge a push as git's pre-receive hook: refs on stdin, findings on stderr, exit code 1 refuses it."""
-    from longshore.registry.pushes import read_updates  # noqa: PLC0415 (`--help` needs none of this)
+    from longshore.registry.repositories.pushes import read_updates  # noqa: PLC0415 (`--help` needs none of this)
 
     updates = read_updates(sys.stdin.read())
     try:
@@ -62,7 +62,7 @@ async def main(settings: HookSettings) -> None:
 
 async def _accepts(update: RefUpdate, settings: HookSettings) -> bool:
     """Tell whether one ref may move. Raises LongshoreError HISTORY_REWRITTEN or PUSH_FORBIDDEN."""
-    from longshore.registry import pushes  # noqa: PLC0415 (`--help` needs none of this)
+    from longshore.registry.repositories import pushes  # noqa: PLC0415 (`--help` needs none of this)
 
     watched = update.ref == f"refs/heads/{settings.branch}"
     if watched:
@@ -77,8 +77,8 @@ async def _accepts(update: RefUpdate, settings: HookSettings) -> bool:
 
 async def _judge(repository: Repository, commit: str, settings: HookSettings) -> Report:
     from longshore.cli.validate.report import check_registry, repositories, wanted_of_registry  # noqa: PLC0415 (as above)
-    from longshore.registry.git_cache import FetchLimits  # noqa: PLC0415
-    from longshore.registry.local import read_revision  # noqa: PLC0415
+    from longshore.registry.repositories.git_cache import FetchLimits  # noqa: PLC0415
+    from longshore.registry.repositories.local import read_revision  # noqa: PLC0415
 
     local = await read_revision(repository, commit, wanted_of_registry)
     # One slow host shall not use up the time: what it has not answered by then is unreachable, and told as that.

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from longshore.broker.looking import ATTEMPTS, AWAITED, LookNow
 from longshore.broker.registry_service import RegistryService
-from longshore.registry.git import Git
+from longshore.registry.repositories.git import Git
 from longshore.schemas.failures import LongshoreError
 
 

@@ -11,7 +11,7 @@ from repositories import ModelRepository, Registry, git
 from longshore.broker.recorder import RegistryRecorder, has_been_reported
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings
-from longshore.registry.git import Git
+from longshore.registry.repositories.git import Git
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, DeviceView, Health, ModelReport

@@ -11,10 +11,10 @@ import pytest
 from repositories import ModelRepository, Registry, git
 
 from longshore.broker.registry_service import RegistryService
-from longshore.registry.git import Git
-from longshore.registry.pins import PINS_FILE, parse_pins, pins_of
-from longshore.registry.signing import AllowedKeys
-from longshore.registry.writer import RegistryWriter
+from longshore.registry.records.pins import PINS_FILE, parse_pins, pins_of
+from longshore.registry.records.writer import RegistryWriter
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.signing import AllowedKeys
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Audience, Issue, Severity

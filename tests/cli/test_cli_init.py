@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from longshore.cli import exits
 from longshore.cli.main import run
-from longshore.registry.validation import resolve_spec
+from longshore.registry.validation.verdict import resolve_spec
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest
 from longshore.worker_host.runners.instances import Instance, RunPaths, new_instance_id

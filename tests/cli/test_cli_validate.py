@@ -13,7 +13,7 @@ import pytest
 
 from longshore.cli import exits
 from longshore.cli.main import run
-from longshore.registry.pins import PINS_FILE, merge_pins, render_pins
+from longshore.registry.records.pins import PINS_FILE, merge_pins, render_pins
 
 MANIFEST = """\
 id: hello

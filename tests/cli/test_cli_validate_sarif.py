@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from longshore.cli.validate.report import Report
 from longshore.cli.validate.sarif import as_sarif
-from longshore.registry.sources import Reference, Sources
+from longshore.registry.validation.sources import Reference, Sources
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.issues import Audience, Issue, Severity
 

@@ -18,8 +18,8 @@ import pytest
 from registry_cases import NAMED, Case, cases
 from registry_hosts import Hosts
 
-from longshore.registry.git import Git
-from longshore.registry.loading import LoadedCommit, load_snapshot
+from longshore.registry.repositories.git import Git
+from longshore.registry.validation.loading import LoadedCommit, load_snapshot
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
 

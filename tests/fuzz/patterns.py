@@ -12,7 +12,7 @@ with instrumented():
     import jsonschema_rs
     from pydantic import Field, TypeAdapter, ValidationError
 
-    from longshore.registry.dependencies import contradictions, is_forbidden
+    from longshore.registry.documents.dependencies import contradictions, is_forbidden
     from longshore.schemas import patterns
     from longshore.schemas.quantities import parse_memory
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fuzzing import instrumented, run
 
 with instrumented():
-    from longshore.registry.references import path_fault, repository_url_fault, shown_path, transport
+    from longshore.registry.repositories.references import path_fault, repository_url_fault, shown_path, transport
     from longshore.schemas.policies import RepositoryPolicy
 
 SCHEMES = ("https", "ssh", "http", "git", "file")

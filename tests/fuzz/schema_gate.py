@@ -8,8 +8,8 @@ import json
 from fuzzing import instrumented, run
 
 with instrumented():
-    from longshore.registry import schema_program
-    from longshore.registry.interface_schemas import inspect_schema
+    from longshore.registry.documents import schema_program
+    from longshore.registry.documents.interface_schemas import inspect_schema
     from longshore.schemas.failures import FAILURES
 
 

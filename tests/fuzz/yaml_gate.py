@@ -5,9 +5,9 @@ from __future__ import annotations
 from fuzzing import instrumented, run
 
 with instrumented():
-    from longshore.registry.documents import read_document
-    from longshore.registry.yaml import describe
-    from longshore.registry.yaml_gate import invisible
+    from longshore.registry.documents.reading import read_document
+    from longshore.registry.documents.yaml import describe
+    from longshore.registry.documents.yaml_gate import invisible
     from longshore.schemas.documents import DocumentKind
     from longshore.schemas.failures import FAILURES
 

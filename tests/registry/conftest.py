@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.registry.git import Git
+from longshore.registry.repositories.git import Git
 from longshore.schemas.policies import RepositoryPolicy
 
 FOLDERS_TOO = RepositoryPolicy(repository_schemes=("https", "http", "file"))

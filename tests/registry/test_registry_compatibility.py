@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from longshore.registry.entries import tree_of
-from longshore.registry.loading import examine
+from longshore.registry.repositories.entries import tree_of
+from longshore.registry.validation.loading import examine
 from longshore.schemas.issues import Audience, Severity
 
 SENTIMENT = "models/production/sentiment.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.registry.documents import read_document
+from longshore.registry.documents.reading import read_document
 from longshore.schemas.documents import DocumentKind
 
 PAGE = (Path(__file__).parents[2] / "docs/registry.md").read_text("utf-8")

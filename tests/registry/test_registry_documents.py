@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from longshore.registry import documents
-from longshore.registry.documents import read_document
-from longshore.registry.yaml import describe
+from longshore.registry.documents import reading
+from longshore.registry.documents.reading import read_document
+from longshore.registry.documents.yaml import describe
 from longshore.schemas.documents import DocumentKind
 
 CARD = DocumentKind.MODEL_CARD
@@ -98,7 +98,7 @@ def test_what_only_the_model_refuses_is_a_finding(monkeypatch, make_card):
     class Stricter:
         model_validate_json = TypeAdapter(dict[str, int]).validate_json
 
-    monkeypatch.setattr(documents.DocumentKind, "model", Stricter)
+    monkeypatch.setattr(reading.DocumentKind, "model", Stricter)
     read_document.cache_clear()
     try:
         findings = read_document(CARD, make_card("https://host/stricter").encode()).findings

@@ -10,8 +10,8 @@ import shutil
 import psutil
 import pytest
 
-from longshore.registry.git import Git
-from longshore.registry.git_process import git_environment, remote_failure, shown
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.git_process import git_environment, remote_failure, shown
 from longshore.schemas.failures import LongshoreError
 
 

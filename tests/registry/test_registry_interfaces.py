@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from longshore.registry import schema_checks, schema_program
-from longshore.registry.documents import read_document
-from longshore.registry.interface_schemas import inspect_schema
-from longshore.registry.schema_checks import check_interfaces
-from longshore.registry.yaml import describe
+from longshore.registry.documents import schema_checks, schema_program
+from longshore.registry.documents.interface_schemas import inspect_schema
+from longshore.registry.documents.reading import read_document
+from longshore.registry.documents.schema_checks import check_interfaces
+from longshore.registry.documents.yaml import describe
 from longshore.schemas.documents import DocumentKind
 from longshore.worker_host.runners.runner import Schema, StartFailed
 

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from longshore.registry.contents import read_contents
-from longshore.registry.entries import MAX_FILE_BYTES, MAX_FILES, Entry, Kind, tree_of
-from longshore.registry.git import Git
-from longshore.registry.layout import wanted
-from longshore.registry.loading import load_snapshot
-from longshore.registry.local import read_local
+from longshore.registry.repositories.entries import MAX_FILE_BYTES, MAX_FILES, Entry, Kind, tree_of
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.local import read_local
+from longshore.registry.validation.contents import read_contents
+from longshore.registry.validation.layout import wanted
+from longshore.registry.validation.loading import load_snapshot
 
 FOLDERS = tree_of(
     dict.fromkeys(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.registry.git import Git
+from longshore.registry.repositories.git import Git
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.policies import RepositoryPolicy
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from longshore.registry.pins import PINS_FILE, merge_pins, parse_pins, render_pins
+from longshore.registry.records.pins import PINS_FILE, merge_pins, parse_pins, render_pins
 
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 MODEL = "https://git.acme.com/sentiment-model.git"

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from longshore.registry.documents import read_document
-from longshore.registry.validation import content_digest
-from longshore.registry.yaml import dump, parse
+from longshore.registry.documents.reading import read_document
+from longshore.registry.documents.yaml import dump, parse
+from longshore.registry.validation.verdict import content_digest
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.documents import DocumentKind, schema, validator
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from longshore.registry.git import Git
-from longshore.registry.git_cache import FetchLimits
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.git_cache import FetchLimits
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.policies import RepositoryPolicy
 

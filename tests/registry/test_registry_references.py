@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshore.registry.references import path_fault, repository_url_fault, shown_path, transport
+from longshore.registry.repositories.references import path_fault, repository_url_fault, shown_path, transport
 from longshore.schemas.policies import RepositoryPolicy
 
 DEFAULT = RepositoryPolicy()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from longshore.registry.pins import Tag
-from longshore.registry.resolving import Resolver
+from longshore.registry.records.pins import Tag
+from longshore.registry.validation.resolving import Resolver
 from longshore.schemas.failures import LongshoreError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from longshore.registry.git_process import git_environment
-from longshore.registry.repository import Repository
-from longshore.registry.signing import AllowedKeys, require_verifiable, signature_issue
+from longshore.registry.repositories.git_process import git_environment
+from longshore.registry.repositories.repository import Repository
+from longshore.registry.repositories.signing import AllowedKeys, require_verifiable, signature_issue
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Audience, Issue
 

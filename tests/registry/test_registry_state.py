@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from longshore.registry.errors import MAX_BYTES, error_files
-from longshore.registry.repository import CommitInfo
-from longshore.registry.state import render_state, state_files
-from longshore.registry.yaml import dump, parse
+from longshore.registry.documents.yaml import dump, parse
+from longshore.registry.records.errors import MAX_BYTES, error_files
+from longshore.registry.records.state import render_state, state_files
+from longshore.registry.repositories.repository import CommitInfo
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
 from longshore.schemas.devices import (

@@ -7,9 +7,9 @@ from datetime import date
 
 import pytest
 
-from longshore.registry.entries import tree_of
-from longshore.registry.loading import MAX_ISSUES, examine, load_snapshot
-from longshore.registry.validation import Verdict, content_digest
+from longshore.registry.repositories.entries import tree_of
+from longshore.registry.validation.loading import MAX_ISSUES, examine, load_snapshot
+from longshore.registry.validation.verdict import Verdict, content_digest
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Severity
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from longshore.registry.errors import ErrorFile
-from longshore.registry.git import Git
-from longshore.registry.repository import Author
-from longshore.registry.writer import Devices, RegistryWriter
+from longshore.registry.records.errors import ErrorFile
+from longshore.registry.records.writer import Devices, RegistryWriter
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.repository import Author
 from longshore.schemas.devices import DeviceView, Health
 from longshore.schemas.failures import LongshoreError
 
@@ -186,7 +186,7 @@ async def test_a_branch_that_was_set_back_is_not_brought_forward_again(git, regi
 async def test_a_branch_that_always_moves_is_given_up_for_now(git, registry, writer, monkeypatch):
     """STATE_PUSH_CONFLICT is retriable: the activity comes back later."""
     real = git.fetch_branch
-    monkeypatch.setattr("longshore.registry.writer._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("longshore.registry.records.writer._PAUSE_SECONDS", 0)
     count = iter(range(100))
 
     async def overtake(url, branch):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from longshore.registry.yaml import describe, parse
-from longshore.registry.yaml_gate import OUR_OWN
+from longshore.registry.documents.yaml import describe, parse
+from longshore.registry.documents.yaml_gate import OUR_OWN
 
 TEXTS = {"additionalProperties": {"type": "string"}}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from registry_cases import Case, Content
 
-from longshore.registry.pins import Pin, Pins
+from longshore.registry.records.pins import Pin, Pins
 
 _BASE = "base"
 """The namespace of the model as the cases find it that do not change it."""

@@ -38,7 +38,7 @@ async def main(
     from longshore.cli.validate.report import as_document, check  # noqa: PLC0415
     from longshore.cli.validate.sarif import as_sarif  # noqa: PLC0415
     from longshore.cli.validate.text import as_text  # noqa: PLC0415
-    from longshore.registry.local import UnusablePath  # noqa: PLC0415
+    from longshore.registry.repositories.local import UnusablePath  # noqa: PLC0415
 
     try:
         report = await check(path, rev, policy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from longshore.registry.git_process import shown
+from longshore.registry.repositories.git_process import shown
 
 # As YAML counts lines.
 _BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")

@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from longshore.registry.documents import read_document
-from longshore.registry.entries import Kind, Tree
-from longshore.registry.git import Git
-from longshore.registry.git_cache import FetchLimits
-from longshore.registry.layout import wanted
-from longshore.registry.loading import examine
-from longshore.registry.local import LocalFiles, read_local
-from longshore.registry.model_repository import CARD, model_issues, release_tag, wanted_of_model
-from longshore.registry.pins import PINS_FILE, parse_pins
-from longshore.registry.schema_checks import check_interfaces
-from longshore.registry.sources import Sources, read_sources
+from longshore.registry.documents.reading import read_document
+from longshore.registry.documents.schema_checks import check_interfaces
+from longshore.registry.records.pins import PINS_FILE, parse_pins
+from longshore.registry.repositories.entries import Kind, Tree
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.git_cache import FetchLimits
+from longshore.registry.repositories.local import LocalFiles, read_local
+from longshore.registry.validation.layout import wanted
+from longshore.registry.validation.loading import examine
+from longshore.registry.validation.model_repository import CARD, model_issues, release_tag, wanted_of_model
+from longshore.registry.validation.sources import Sources, read_sources
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from longshore.cli.validate.excerpts import excerpt
 from longshore.cli.validate.report import Report
-from longshore.registry.sources import Reference
+from longshore.registry.validation.sources import Reference
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.issues import Issue
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from longshore.cli.validate.excerpts import harmless, printable
 from longshore.cli.validate.report import Report, counted
-from longshore.registry.sources import Sources
+from longshore.registry.validation.sources import Sources
 from longshore.schemas.issues import Issue, Severity
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ruamel.yaml.error import MarkedYAMLError
 
-from longshore.registry.entries import MAX_FILE_BYTES
+from longshore.registry.repositories.entries import MAX_FILE_BYTES
 
 Place = tuple[str | int, ...]
 """The way to a value: keys and indexes from the root."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 
-from longshore.registry.entries import MAX_FILE_BYTES, Entry, Kind
-from longshore.registry.git_cache import GitCache, RefNotFound
-from longshore.registry.git_process import shown
+from longshore.registry.repositories.entries import MAX_FILE_BYTES, Entry, Kind
+from longshore.registry.repositories.git_cache import GitCache, RefNotFound
+from longshore.registry.repositories.git_process import shown
 from longshore.schemas.failures import LongshoreError
 
 _FULL_ID = 40  # hexadecimal digits of a SHA-1

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from longshore.registry.entries import Entry, Kind, Tree
-from longshore.registry.git_process import GitFailed, git_environment, run_git
-from longshore.registry.repository import Repository
+from longshore.registry.repositories.entries import Entry, Kind, Tree
+from longshore.registry.repositories.git_process import GitFailed, git_environment, run_git
+from longshore.registry.repositories.repository import Repository
 
 
 class UnusablePath(Exception):

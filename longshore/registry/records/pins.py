@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from longshore.registry.state import timestamp
+from longshore.registry.records.state import timestamp
 from longshore.schemas.base import Document
 from longshore.schemas.issues import Issue
 from longshore.schemas.patterns import DATE_TIME, URI

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from longshore.registry.git_process import run_git
-from longshore.registry.repository import Repository
+from longshore.registry.repositories.git_process import run_git
+from longshore.registry.repositories.repository import Repository
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
 

@@ -19,13 +19,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from longshore.registry.entries import Tree
-from longshore.registry.git_cache import FetchLimits, GitCache, Quota, RefNotFound
-from longshore.registry.git_process import GitFailed, git_environment, push_failure, shown
-from longshore.registry.pinned import FILES_FILTER, HISTORY_FILTER, PinnedRepository
-from longshore.registry.references import path_fault, repository_url_fault, transport
-from longshore.registry.repository import Author, CommitInfo
-from longshore.registry.signing import AllowedKeys, signature_issue
+from longshore.registry.repositories.entries import Tree
+from longshore.registry.repositories.git_cache import FetchLimits, GitCache, Quota, RefNotFound
+from longshore.registry.repositories.git_process import GitFailed, git_environment, push_failure, shown
+from longshore.registry.repositories.pinned import FILES_FILTER, HISTORY_FILTER, PinnedRepository
+from longshore.registry.repositories.references import path_fault, repository_url_fault, transport
+from longshore.registry.repositories.repository import Author, CommitInfo
+from longshore.registry.repositories.signing import AllowedKeys, signature_issue
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
 from longshore.schemas.patterns import GIT_REF

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from longshore.registry.git_process import git_environment
-from longshore.registry.repository import BROKERS_OWN, Repository
+from longshore.registry.repositories.git_process import git_environment
+from longshore.registry.repositories.repository import BROKERS_OWN, Repository
 from longshore.schemas.failures import LongshoreError
 
 # Where git keeps the pushed objects until the hook has accepted them: for the processes that read them, and no other.

@@ -13,10 +13,10 @@ from typing import Any
 import jsonschema_rs
 from pydantic import ValidationError
 
-from longshore.registry.dependencies import contradictions, is_forbidden
-from longshore.registry.git_process import shown
-from longshore.registry.yaml import YamlDocument, describe, parse
-from longshore.registry.yaml_gate import Place, shortened
+from longshore.registry.documents.dependencies import contradictions, is_forbidden
+from longshore.registry.documents.yaml import YamlDocument, describe, parse
+from longshore.registry.documents.yaml_gate import Place, shortened
+from longshore.registry.repositories.git_process import shown
 from longshore.schemas import limits
 from longshore.schemas.base import Document
 from longshore.schemas.documents import DocumentKind, schema, validator

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from longshore.registry.cards import card_name
-from longshore.registry.contents import read_manifest
-from longshore.registry.git import Git
-from longshore.registry.layout import is_manifest
+from longshore.registry.repositories.git import Git
+from longshore.registry.validation.cards import card_name
+from longshore.registry.validation.contents import read_manifest
+from longshore.registry.validation.layout import is_manifest
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from longshore.registry.repository import CommitInfo
-from longshore.registry.state import file_time, timestamp, worker_status
-from longshore.registry.yaml import dump
+from longshore.registry.documents.yaml import dump
+from longshore.registry.records.state import file_time, timestamp, worker_status
+from longshore.registry.repositories.repository import CommitInfo
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult
 from longshore.schemas.devices import DeviceView, ModelReport

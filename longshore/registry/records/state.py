@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from longshore.registry.yaml import dump, parse
-from longshore.registry.yaml_gate import OUR_OWN
+from longshore.registry.documents.yaml import dump, parse
+from longshore.registry.documents.yaml_gate import OUR_OWN
 from longshore.schemas.devices import DeviceCapacity, DeviceView, Health, ModelReport
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.quantities import format_memory

@@ -18,9 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from longshore.registry import schema_program
-from longshore.registry.documents import Finding, ReadDocument
-from longshore.registry.interface_schemas import SchemaFault, StaticVerdict, inspect_schema
+from longshore.registry.documents import schema_program
+from longshore.registry.documents.interface_schemas import SchemaFault, StaticVerdict, inspect_schema
+from longshore.registry.documents.reading import Finding, ReadDocument
 from longshore.schemas.failures import LongshoreError
 
 SCHEMAS = ("input_schema", "output_schema")

@@ -11,17 +11,17 @@ from typing import TypeVar
 
 import structlog
 
-from longshore.registry.cards import CodeRef, FetchedCard, code_refs, repository_issue
-from longshore.registry.contents import read_contents
-from longshore.registry.entries import Tree
-from longshore.registry.git import Git
-from longshore.registry.git_process import shown
-from longshore.registry.layout import is_manifest, wanted
-from longshore.registry.pins import NO_PINS, Pins
-from longshore.registry.repository import CommitInfo
-from longshore.registry.resolving import Resolver, unconfirmed_issues
-from longshore.registry.schema_checks import check_interfaces
-from longshore.registry.validation import Verdict, judge, read_cards
+from longshore.registry.documents.schema_checks import check_interfaces
+from longshore.registry.records.pins import NO_PINS, Pins
+from longshore.registry.repositories.entries import Tree
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.git_process import shown
+from longshore.registry.repositories.repository import CommitInfo
+from longshore.registry.validation.cards import CodeRef, FetchedCard, code_refs, repository_issue
+from longshore.registry.validation.contents import read_contents
+from longshore.registry.validation.layout import is_manifest, wanted
+from longshore.registry.validation.resolving import Resolver, unconfirmed_issues
+from longshore.registry.validation.verdict import Verdict, judge, read_cards
 from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import FAILURES, Failure, LongshoreError

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 
-from longshore.registry.cards import CardFile
-from longshore.registry.contents import ManifestFile
-from longshore.registry.git import Git
-from longshore.registry.git_process import shown
-from longshore.registry.pins import Tag, is_tag
+from longshore.registry.records.pins import Tag, is_tag
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.git_process import shown
+from longshore.registry.validation.cards import CardFile
+from longshore.registry.validation.contents import ManifestFile
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.issues import Issue, Severity

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from longshore.registry.yaml_gate import Place, shortened
+from longshore.registry.documents.yaml_gate import Place, shortened
 
 # As JSON. The schemas of the PRD have 400 characters; one with the 1,000 classes of ImageNet has 30,000.
 MAX_CHARACTERS = 128 * 1024

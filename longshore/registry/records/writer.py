@@ -8,11 +8,11 @@ from datetime import datetime
 
 import structlog
 
-from longshore.registry.errors import ErrorFile
-from longshore.registry.git import Git
-from longshore.registry.pins import PINS_FILE, Tag, merge_pins, parse_pins, render_pins
-from longshore.registry.repository import Author
-from longshore.registry.state import STATE_FILE, state_files
+from longshore.registry.records.errors import ErrorFile
+from longshore.registry.records.pins import PINS_FILE, Tag, merge_pins, parse_pins, render_pins
+from longshore.registry.records.state import STATE_FILE, state_files
+from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.repository import Author
 from longshore.schemas.devices import DeviceView
 from longshore.schemas.failures import LongshoreError
 

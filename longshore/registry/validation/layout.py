@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
-from longshore.registry.entries import MAX_FILES, MAX_TOTAL_BYTES, Kind, Tree
-from longshore.registry.references import path_fault, shown_path
+from longshore.registry.repositories.entries import MAX_FILES, MAX_TOTAL_BYTES, Kind, Tree
+from longshore.registry.repositories.references import path_fault, shown_path
 from longshore.schemas.issues import Issue
 
 FOLDERS = ("models/production", "models/staging", "transactions", "workers", "errors")

@@ -8,10 +8,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from longshore.registry.cards import CardFile, CodeRef, FetchedCard, checksum_issue, code_issue, fetch_issue, read_card
-from longshore.registry.compatibility import Candidates, compatibility_issues
-from longshore.registry.contents import ManifestFile, RegistryContents
-from longshore.registry.documents import Finding
+from longshore.registry.documents.reading import Finding
+from longshore.registry.validation.cards import (
+    CardFile,
+    CodeRef,
+    FetchedCard,
+    checksum_issue,
+    code_issue,
+    fetch_issue,
+    read_card,
+)
+from longshore.registry.validation.compatibility import Candidates, compatibility_issues
+from longshore.registry.validation.contents import ManifestFile, RegistryContents
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec, ModelCardRef
 from longshore.schemas.failures import Failure

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from longshore.registry.entries import Entry, Kind
-from longshore.registry.git_process import GitFailed, run_git
+from longshore.registry.repositories.entries import Entry, Kind
+from longshore.registry.repositories.git_process import GitFailed, run_git
 from longshore.schemas.failures import LongshoreError
 
 # What the broker writes, and all that it may write. A commit that touches nothing else starts nothing (DESIGN §7).

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from longshore.registry.git_process import (
+from longshore.registry.repositories.git_process import (
     FILE_SIZE_BLOCK,
     GitFailed,
     damaged,
@@ -24,7 +24,7 @@ from longshore.registry.git_process import (
     run_git,
     shown,
 )
-from longshore.registry.repository import Repository
+from longshore.registry.repositories.repository import Repository
 from longshore.schemas.failures import LongshoreError
 
 log = structlog.get_logger()

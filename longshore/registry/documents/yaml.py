@@ -33,7 +33,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from longshore.registry.yaml_gate import (
+from longshore.registry.documents.yaml_gate import (
     HAND_WRITTEN,
     MAX_DEPTH,
     MAX_KEY,

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from longshore.registry.documents import ReadDocument, read_document
-from longshore.registry.entries import Tree
-from longshore.registry.layout import is_manifest, is_worker_config, layout_issues, wanted
-from longshore.registry.references import path_fault
+from longshore.registry.documents.reading import ReadDocument, read_document
+from longshore.registry.repositories.entries import Tree
+from longshore.registry.repositories.references import path_fault
+from longshore.registry.validation.layout import is_manifest, is_worker_config, layout_issues, wanted
 from longshore.schemas.base import Document
 from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, ModelCardRef
 from longshore.schemas.documents import DocumentKind

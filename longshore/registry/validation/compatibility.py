@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
-from longshore.registry.cards import CardFile, severity_for
-from longshore.registry.contents import ManifestFile, WorkerFile
+from longshore.registry.validation.cards import CardFile, severity_for
+from longshore.registry.validation.contents import ManifestFile, WorkerFile
 from longshore.schemas.compatibility import matrix
 from longshore.schemas.deployments import DeploymentConfig, selects_labels
 from longshore.schemas.issues import Audience, Issue, Severity

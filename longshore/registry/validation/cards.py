@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from longshore.registry.contents import ManifestFile
-from longshore.registry.documents import Finding, ReadDocument, read_document
-from longshore.registry.git_process import shown
-from longshore.registry.references import path_fault, repository_url_fault
+from longshore.registry.documents.reading import Finding, ReadDocument, read_document
+from longshore.registry.repositories.git_process import shown
+from longshore.registry.repositories.references import path_fault, repository_url_fault
+from longshore.registry.validation.contents import ManifestFile
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from longshore.registry.cards import FetchedCard, read_card
-from longshore.registry.documents import read_document
-from longshore.registry.entries import Tree
+from longshore.registry.documents.reading import read_document
+from longshore.registry.repositories.entries import Tree
+from longshore.registry.validation.cards import FetchedCard, read_card
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import ModelCardRef
 from longshore.schemas.documents import DocumentKind
