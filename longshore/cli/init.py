@@ -68,6 +68,11 @@ def model(
         f"  cd {folder} && git init -b main && git add . && git commit -m 'First version' && git tag v0.1.0\n"
         "README.md says where the weights go and how to release the next version."
     )
+    if repository is None:
+        typer.echo(
+            "Its card names this folder as its repository, which a broker takes with --repository-schemes file only:\n"
+            "set code.repository to the URL to which you push it."
+        )
 
 
 def _as_name(folder: str) -> str:

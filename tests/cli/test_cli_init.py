@@ -188,3 +188,10 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == [
         f"error: cannot write {tmp_path / 'file' / 'model'}: Not a directory"
     ]
+
+
+@pytest.mark.parametrize("options", [[], ["--repository", "https://git.example.com/hello.git"]])
+def test_a_card_that_names_a_folder_says_so(tmp_path, capsys, options):
+    """A broker takes no file URL by default: whoever starts locally learns it before the first push."""
+    assert run(["init", "model", str(tmp_path / "hello"), *options]) == exits.OK
+    assert ("--repository-schemes file" in capsys.readouterr().out) is not bool(options)
