@@ -15,7 +15,10 @@ from longshore.schemas.registries import RegistrySnapshot
 
 
 class Registry:
-    """A registry that answers each look with the next of `answers`; a text with a colon is a failure."""
+    """A registry that answers each look with the next of `answers`; a text with a colon is a failure.
+
+    The doors ask for more than a watch does: what raises NotImplementedError must not be asked.
+    """
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)

@@ -98,6 +98,10 @@ class ReadDocument:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, str) else None
 
+    def sound_text_at(self, *place: str) -> str | None:
+        """Return the text at a place, unless something is wrong just there: that has been said."""
+        return None if any(finding.place == place for finding in self.findings) else self.text_at(*place)
+
     def finding(self, code: str, message: str, *place: str | int) -> Finding:
         return Finding(code, message, place, self.yaml.line_of(place))
 

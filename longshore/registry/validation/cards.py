@@ -62,8 +62,8 @@ def read_card(ref: ModelCardRef, fetched: FetchedCard) -> CardFile:
 
 
 def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
-    version = document.text_at("metadata", "version")
-    if version is None or any(finding.place == ("metadata", "version") for finding in document.findings):
+    version = document.sound_text_at("metadata", "version")
+    if version is None:
         return
     if ref.startswith("v") and ref != f"v{version}":
         message = f"metadata.version is {version}, but the card was found under the tag {ref}"
@@ -75,7 +75,7 @@ def _tag_findings(document: ReadDocument, ref: str) -> Iterator[Finding]:
 
 
 def _path_findings(document: ReadDocument) -> Iterator[Finding]:
-    path = document.text_at("code", "path")
+    path = document.sound_text_at("code", "path")
     if path is not None and (fault := path_fault(path, folder=True)):
         yield document.finding("PATH_FORBIDDEN", f"code.path: {fault}", "code", "path")
 
@@ -95,8 +95,8 @@ def fetch_issue(entry: ManifestFile, failure: Failure) -> Issue:
 def repository_issue(entry: ManifestFile, policy: RepositoryPolicy) -> Issue | None:
     """Judge the repository of a manifest whose card is not looked up, because something else is wrong there."""
     place = ("model_card_ref", "repository")
-    url = entry.document.text_at(*place)
-    if entry.card_ref is not None or url is None or any(f.place == place for f in entry.document.findings):
+    url = entry.document.sound_text_at(*place)
+    if entry.card_ref is not None or url is None:
         return None
     fault = repository_url_fault(url, policy)
     return entry.document.finding("REPO_URL_FORBIDDEN", fault, *place).in_file(entry.file) if fault else None

@@ -110,8 +110,8 @@ def _fits(config: DeploymentConfig, worker: WorkerFile, labels: Mapping[str, str
 def _schema_issues(
     entry: ManifestFile, card: CardFile, matching: Group, place: str, today: date | None
 ) -> Iterator[Issue]:
-    version = card.document.text_at("schemaVersion")
-    if version is None or any(finding.place == ("schemaVersion",) for finding in card.document.findings):
+    version = card.document.sound_text_at("schemaVersion")
+    if version is None:
         return
     running = matrix().running(matching.versions, version)
     if not running and matching.all_readable:

@@ -112,9 +112,9 @@ def read_manifest(file: str, data: bytes) -> ManifestFile:
 def _with_path(document: ReadDocument) -> ReadDocument:
     """Add what is wrong with the path of the card, where the schema has no objection to it."""
     place = ("model_card_ref", "path")
-    path = document.text_at(*place)
+    path = document.sound_text_at(*place)
     fault = path_fault(path) if path is not None else None
-    if fault is None or any(finding.place == place for finding in document.findings):
+    if fault is None:
         return document
     finding = document.finding("PATH_FORBIDDEN", fault, *place)
     return replace(document, model=None, findings=(*document.findings, finding))
@@ -140,8 +140,8 @@ def read_worker(file: str, data: bytes) -> WorkerFile:
 def _identity_issues(documents: Collection[tuple[str, ReadDocument]], key: str) -> Iterator[Issue]:
     first_of: dict[str, str] = {}
     for file, document in documents:
-        name = document.text_at(key)
-        if name is None or any(finding.place == (key,) for finding in document.findings):
+        name = document.sound_text_at(key)
+        if name is None:
             continue
         stem = PurePosixPath(file).stem
         if name in first_of:
