@@ -12,11 +12,12 @@ from longshore.planning.check import check
 from longshore.planning.plan import make_plan
 from longshore.schemas.cards import Artifacts, Code, Interface, Metadata, ModelCard, Processing, Resources, Runtime
 from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, DeploymentSpec, ModelCardRef
-from longshore.schemas.fleet import PlanningInput, PlanRequest, Slot, SlotSettled
+from longshore.schemas.fleet import PlanningInput, PlanRequest, SlotSettled
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Plan
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.slots import Slot
 from longshore.schemas.workers import Capacity, Labels, WorkerConfig
 
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "ap-south-1")

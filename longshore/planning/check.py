@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from longshore.planning.occupancy import Occupancy
 from longshore.planning.placement import Fleet
 from longshore.schemas.commands import Action
-from longshore.schemas.fleet import PlanningInput, Slot
+from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.slots import Slot
 
 
 def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> list[str]:

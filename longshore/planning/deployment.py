@@ -8,10 +8,10 @@ from longshore.planning.diff import IN_FLIGHT, Standing, changes, disabling, no_
 from longshore.planning.placement import Fleet, place, rejection, shortage, unsupported
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
-from longshore.schemas.fleet import Slot
 from longshore.schemas.ledger import reserved
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Change, Demand, DeploymentPlan, PlannedCommand, Rejection
+from longshore.schemas.plans import Change, DeploymentPlan, PlannedCommand, Rejection
+from longshore.schemas.slots import Demand, Slot
 
 # An operator compares a handful of devices; 20 rejections are 4 KB, and a plan must stay far under 2 MB (DESIGN §3).
 REJECTIONS_KEPT = 20

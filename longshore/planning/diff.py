@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from longshore.schemas.deployments import DeploymentManifest
-from longshore.schemas.fleet import Slot
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Change, ChangeType
+from longshore.schemas.slots import Slot
 
 IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from longshore.planning.diff import IN_FLIGHT
-from longshore.schemas.fleet import Slot
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Demand, Shortfall
+from longshore.schemas.plans import Shortfall
+from longshore.schemas.slots import Demand, Slot
 from longshore.schemas.workers import WorkerConfig
 
 # Cores are summed as floats: a tenth of a thousandth of a core is noise, and less than any card may ask for (0.1).

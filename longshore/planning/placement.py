@@ -12,8 +12,9 @@ from longshore.schemas.compatibility import matrix
 from longshore.schemas.deployments import DeploymentManifest, selects
 from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
 from longshore.schemas.ledger import reserved
-from longshore.schemas.plans import Demand, DeploymentPlan, PlannedCommand, Rejection, Shortfall
+from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection, Shortfall
 from longshore.schemas.quantities import format_memory
+from longshore.schemas.slots import Demand
 from longshore.schemas.workers import WorkerConfig
 
 # A device that is heard goes before one that may be in trouble, and both before one that was never heard.

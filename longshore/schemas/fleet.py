@@ -9,33 +9,8 @@ from longshore.schemas.base import Message
 from longshore.schemas.devices import DeviceRecord, PresenceIntervals
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Demand, Plan
-
-
-class Slot(Message):
-    """One deployment's place on one device: reserved from the plan on, freed when its UNLOAD is confirmed."""
-
-    deployment_id: str
-    worker_id: str
-    generation: int
-    version: str
-    digest: str
-    priority: int
-    demand: Demand
-    state: ModelState
-    """LOADING/RELOADING/UNLOADING from the plan until the device has answered, then READY or FAILED."""
-    previous_version: str | None = None
-    previous_digest: str | None = None
-    """What still runs there while a RELOAD is under way."""
-    previous_demand: Demand | None = None
-    """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
-    code: str | None = None
-    """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
-
-    @property
-    def reserved(self) -> Demand:
-        """All that this slot takes of its device."""
-        return self.demand + (self.previous_demand or Demand())
+from longshore.schemas.plans import Plan
+from longshore.schemas.slots import Slot
 
 
 class PlanOutcome(StrEnum):

@@ -17,9 +17,10 @@ A slot reserves what may be on its device in the worst case, until the device ha
 from __future__ import annotations
 
 from longshore.schemas.commands import Action
-from longshore.schemas.fleet import Slot, SlotSettled
+from longshore.schemas.fleet import SlotSettled
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Demand, DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.slots import Demand, Slot
 
 Key = tuple[str, str]
 """deployment id, worker id: a device holds a deployment at most once."""

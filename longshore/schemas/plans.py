@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from longshore.schemas.base import Message
-from longshore.schemas.cards import Resources
 from longshore.schemas.commands import Action, UnloadReason
-from longshore.schemas.quantities import format_memory, parse_memory
+from longshore.schemas.slots import Demand
 
 
 class ChangeType(StrEnum):
@@ -20,29 +19,6 @@ class ChangeType(StrEnum):
     DISABLE = "DISABLE"
     UNRESPONSIVE_WORKER = "UNRESPONSIVE_WORKER"
     FAILED_MODEL = "FAILED_MODEL"
-
-
-class Demand(Message):
-    """What one replica reserves: bytes of memory, cores, GPUs."""
-
-    memory: int = 0
-    cpu: float = 0.0
-    gpu: int = 0
-
-    @classmethod
-    def of(cls, resources: Resources) -> Demand:
-        return cls(memory=parse_memory(resources.memory), cpu=resources.cpu, gpu=resources.gpu)
-
-    def __add__(self, other: Demand) -> Demand:
-        return Demand(memory=self.memory + other.memory, cpu=self.cpu + other.cpu, gpu=self.gpu + other.gpu)
-
-    def at_least(self, other: Demand) -> Demand:
-        """Return the larger of both, resource by resource."""
-        return Demand(memory=max(self.memory, other.memory), cpu=max(self.cpu, other.cpu), gpu=max(self.gpu, other.gpu))
-
-    def __str__(self) -> str:
-        gpu = f", {self.gpu} GPU" if self.gpu else ""
-        return f"{format_memory(self.memory)} memory, {self.cpu:g} CPU{gpu}"
 
 
 class Change(Message):

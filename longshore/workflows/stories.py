@@ -7,10 +7,10 @@ from datetime import datetime
 
 from longshore.schemas.commits import CommitOutcome, ValidationResult
 from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
-from longshore.schemas.fleet import Slot
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget
+from longshore.schemas.slots import Slot
 
 # The details travel with every view of the workflow: enough to read, never a page that does not end.
 LINES_SHOWN = 100

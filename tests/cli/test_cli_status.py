@@ -19,11 +19,12 @@ from longshore.schemas.devices import (
     ModelReport,
 )
 from longshore.schemas.failures import Failure
-from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.fleet import FleetView
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Demand, DeploymentPlan, Goal, Plan, Rejection
+from longshore.schemas.plans import DeploymentPlan, Goal, Plan, Rejection
+from longshore.schemas.slots import Demand, Slot
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GI = 1024**3

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
 from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
-from longshore.schemas.fleet import PlanningInput, PlanRequest, Slot, SlotSettled
+from longshore.schemas.fleet import PlanningInput, PlanRequest, SlotSettled
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Plan
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.slots import Slot
 from longshore.schemas.workers import WorkerConfig
 
 SHA = "a" * 40

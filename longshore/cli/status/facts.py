@@ -11,11 +11,12 @@ from longshore.schemas.base import Message
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import DeviceCapacity, DeviceStatus, DeviceView, Health, ModelReport
 from longshore.schemas.failures import FAILURES, Failure
-from longshore.schemas.fleet import FleetView, Slot
+from longshore.schemas.fleet import FleetView
 from longshore.schemas.held import HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, Goal
+from longshore.schemas.slots import Slot
 
 IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 

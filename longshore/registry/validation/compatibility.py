@@ -12,8 +12,8 @@ from longshore.registry.validation.contents import ManifestFile, WorkerFile
 from longshore.schemas.compatibility import matrix
 from longshore.schemas.deployments import DeploymentConfig, selects_labels
 from longshore.schemas.issues import Audience, Issue, Severity
-from longshore.schemas.plans import Demand
 from longshore.schemas.quantities import format_memory
+from longshore.schemas.slots import Demand
 from longshore.schemas.workers import Capacity, WorkerConfig
 
 # So many workers are named in one message: 200 such messages stay far under Temporal's 2 MB.

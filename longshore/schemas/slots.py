@@ -1,0 +1,57 @@
+"""What one deployment takes of one device, and its place there in the ledger."""
+
+from __future__ import annotations
+
+from longshore.schemas.base import Message
+from longshore.schemas.cards import Resources
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.quantities import format_memory, parse_memory
+
+
+class Demand(Message):
+    """What one replica reserves: bytes of memory, cores, GPUs."""
+
+    memory: int = 0
+    cpu: float = 0.0
+    gpu: int = 0
+
+    @classmethod
+    def of(cls, resources: Resources) -> Demand:
+        return cls(memory=parse_memory(resources.memory), cpu=resources.cpu, gpu=resources.gpu)
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(memory=self.memory + other.memory, cpu=self.cpu + other.cpu, gpu=self.gpu + other.gpu)
+
+    def at_least(self, other: Demand) -> Demand:
+        """Return the larger of both, resource by resource."""
+        return Demand(memory=max(self.memory, other.memory), cpu=max(self.cpu, other.cpu), gpu=max(self.gpu, other.gpu))
+
+    def __str__(self) -> str:
+        gpu = f", {self.gpu} GPU" if self.gpu else ""
+        return f"{format_memory(self.memory)} memory, {self.cpu:g} CPU{gpu}"
+
+
+class Slot(Message):
+    """One deployment's place on one device: reserved from the plan on, freed when its UNLOAD is confirmed."""
+
+    deployment_id: str
+    worker_id: str
+    generation: int
+    version: str
+    digest: str
+    priority: int
+    demand: Demand
+    state: ModelState
+    """LOADING/RELOADING/UNLOADING from the plan until the device has answered, then READY or FAILED."""
+    previous_version: str | None = None
+    previous_digest: str | None = None
+    """What still runs there while a RELOAD is under way."""
+    previous_demand: Demand | None = None
+    """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
+    code: str | None = None
+    """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
+
+    @property
+    def reserved(self) -> Demand:
+        """All that this slot takes of its device."""
+        return self.demand + (self.previous_demand or Demand())
