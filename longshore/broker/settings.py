@@ -16,7 +16,7 @@ from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import Telling
 from longshore.schemas.connections import TemporalSettings
 from longshore.schemas.devices import PresenceIntervals
-from longshore.schemas.fleet import FleetSettings
+from longshore.schemas.fleet import FleetSettings, PlanLimits, UpdateGap
 from longshore.schemas.issues import Audience
 from longshore.schemas.patterns import NAME
 from longshore.schemas.policies import RepositoryPolicy
@@ -105,11 +105,56 @@ class ControlSettings(RepositoryPolicy):
         int,
         Field(ge=0, le=100, description="Percent of the serving replicas that a commit may unload; 100 allows all."),
     ] = 50
+    ping_timeout: Annotated[timedelta, Field(description="How long a device that is asked directly may take.")] = (
+        timedelta(seconds=10)
+    )
     load_timeout: Annotated[timedelta, Field(description="Longest time for one LOAD or RELOAD, retries included.")] = (
         timedelta(hours=2)
     )
     unload_timeout: Annotated[timedelta, Field(description="Longest time for one UNLOAD, retries included.")] = (
         timedelta(minutes=15)
+    )
+
+    reconcile_interval: Annotated[
+        timedelta, Field(description="Time between two looks for drift; most is found at once, without them.")
+    ] = timedelta(seconds=30)
+    reconcile_pause: Annotated[
+        timedelta, Field(description="How long the first sign of drift waits for others, to be planned together.")
+    ] = timedelta(seconds=1)
+    doubt_grace: Annotated[
+        timedelta, Field(description="How long a report may contradict what is known before it is believed.")
+    ] = timedelta(seconds=10)
+    rebuild_grace: Annotated[
+        timedelta, Field(description="How long devices are awaited when the server has lost what runs where.")
+    ] = timedelta(seconds=60)
+    record_interval: Annotated[
+        timedelta, Field(description="Least time between two commits that record the state.")
+    ] = timedelta(seconds=1)
+
+    max_unavailable: Annotated[
+        int,
+        Field(ge=1, description="Replicas updated at once where devices cannot hold both versions."),
+    ] = 1
+    update_gap: Annotated[
+        UpdateGap, Field(description="Whether an update may stop the old version first where both do not fit.")
+    ] = UpdateGap.ALLOW
+    quarantine_after: Annotated[
+        int, Field(ge=1, description="Devices on which a version has failed before it is tried on no other.")
+    ] = 3
+    redeploy_retries: Annotated[
+        int, Field(ge=0, description="How often a model is loaded again after its device has given it up.")
+    ] = 4
+    backoff_base: Annotated[
+        timedelta, Field(description="Wait before the fleet loads a failed model again; doubled each time.")
+    ] = timedelta(seconds=30)
+    backoff_cap: Annotated[
+        timedelta, Field(description="Longest wait before the fleet loads a failed model again.")
+    ] = timedelta(seconds=300)
+    suspect_share: Annotated[
+        float, Field(gt=0, le=1, description="Part of a pool, 0 to 1, above whose failure nothing of it is moved.")
+    ] = 0.55
+    suspect_window: Annotated[timedelta, Field(description="Time within which failures in a pool count as one.")] = (
+        timedelta(seconds=120)
     )
 
     git_name: Annotated[str, Field(description="Author of the commits that record the state.")] = "Longshore"
@@ -171,7 +216,10 @@ class ControlSettings(RepositoryPolicy):
     @property
     def presence(self) -> PresenceIntervals:
         return PresenceIntervals(
-            heartbeat=self.heartbeat_interval, suspect_after=self.suspect_after, failed_after=self.failed_after
+            heartbeat=self.heartbeat_interval,
+            suspect_after=self.suspect_after,
+            failed_after=self.failed_after,
+            ping_timeout=self.ping_timeout,
         )
 
     @property
@@ -181,6 +229,24 @@ class ControlSettings(RepositoryPolicy):
             first_report_grace=self.first_report_grace,
             presence=self.presence,
             mass_unload_limit=self.mass_unload_limit,
+            reconcile_interval=self.reconcile_interval,
+            reconcile_pause=self.reconcile_pause,
+            doubt_grace=self.doubt_grace,
+            rebuild_grace=self.rebuild_grace,
+            limits=self.limits,
+        )
+
+    @property
+    def limits(self) -> PlanLimits:
+        return PlanLimits(
+            max_unavailable=self.max_unavailable,
+            update_gap=self.update_gap,
+            quarantine_after=self.quarantine_after,
+            suspect_share=self.suspect_share,
+            suspect_window=self.suspect_window,
+            retries=self.redeploy_retries,
+            backoff_base=self.backoff_base,
+            backoff_cap=self.backoff_cap,
         )
 
     @property

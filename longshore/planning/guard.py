@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from longshore.schemas.commands import Action
-from longshore.schemas.fleet import Slot
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Plan
+from longshore.schemas.slots import Slot
 
 _SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
 

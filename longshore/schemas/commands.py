@@ -55,6 +55,8 @@ class ReloadCommand(Command):
     spec: DeploymentSpec
     previous_version: str
     previous_digest: str
+    recreate: bool = False
+    """Not blue-green: the old version is taken down first, because the device cannot hold both."""
 
 
 class UnloadCommand(Command):

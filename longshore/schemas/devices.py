@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from longshore.schemas.base import Message
 from longshore.schemas.failures import Failure
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.slots import Demand
 
 
 class DeviceStatus(StrEnum):
@@ -62,6 +64,12 @@ class ModelReport(Message):
     error: Failure | None = None
     """Why the model is FAILED; for a READY model why its last RELOAD did not succeed."""
     retry: RetryState | None = None
+    reserved: Demand | None = None
+    """What the device holds free for it, by the card of what is loaded or coming."""
+    load_seconds: float | None = None
+    """How long the last LOAD or RELOAD of what runs took, from command to READY."""
+    fetch_seconds: float | None = None
+    """How much of that went into bringing its files and packages here."""
 
 
 class DeviceCapacity(Message):
@@ -122,6 +130,12 @@ class DeviceReport(Message):
     """The interpreters (`3.11`) that the device has really started."""
     usage: HostUsage | None = None
     breakers: tuple[BreakerReport, ...] = ()
+    draining: bool = False
+    """It serves and obeys, and asks for its models to be moved elsewhere. No status: older brokers would refuse it."""
+    highest_generation: int = 0
+    """The highest that it has seen of any deployment, also of those that it no longer holds."""
+    cached: tuple[str, ...] = ()
+    """The first 12 hex digits of the sha256 of artifacts on its disk; at most 100, the last used first."""
 
     @property
     def digest(self) -> str:
@@ -134,6 +148,7 @@ class DeviceReport(Message):
                 (m.deployment_id, m.state, m.generation, m.digest, m.incoming_version, m.error and m.error.code)
                 for m in self.models
             ),
+            *(["draining"] if self.draining else []),  # a report that does not say so hashes as it always did
         ]
         return hashlib.sha256(repr(material).encode()).hexdigest()[:16]
 
@@ -163,6 +178,21 @@ class StartDevices(Message):
     workers: tuple[str, ...]
 
 
+class Told(NamedTuple):
+    """What a compact record says of one model."""
+
+    state: ModelState
+    generation: int
+    digest8: str
+    """The first 8 hex digits of what runs; `` where nothing does."""
+    code: str | None = None
+    """Why it is FAILED, or why its last RELOAD did not succeed."""
+
+    def __str__(self) -> str:
+        text = f"{self.state}:{self.generation}:{self.digest8}"
+        return text if self.code is None else f"{text}:{self.code}"
+
+
 class DeviceRecord(Message):
     """The compact record that the fleet keeps of a device: whether it is there, and which slots it fills."""
 
@@ -171,7 +201,35 @@ class DeviceRecord(Message):
     status: DeviceStatus | None = None
     boot_id: str | None = None
     slots: dict[str, str] = {}
-    """deployment id → `state:generation:digest8`."""
+    """deployment id → `state:generation:digest8[:CODE]`, read by `slot_text`."""
+    draining: bool = False
+    generation: int = 0
+    """The highest that the device has seen of any deployment; 0 from a device that does not say."""
+    flags: tuple[str, ...] = ()
+    """Failure codes of what is odd about its reports: CLOCK_SKEW, HEARTBEAT_INVALID, DEVICE_ROLLED_BACK …"""
+
+
+def slot_text(record: DeviceRecord, deployment_id: str) -> Told | None:
+    """Return what `record` says of one deployment; None where it says nothing, or what no release of ours wrote."""
+    state, _, rest = record.slots.get(deployment_id, "").partition(":")
+    generation, _, rest = rest.partition(":")
+    digest8, _, code = rest.partition(":")
+    if state not in set(ModelState) or not generation.isdecimal():
+        return None
+    return Told(ModelState(state), int(generation), digest8, code or None)
+
+
+class DeviceFacts(Message):
+    """What only a device's newest report knows, for the plans that need it. By deployment id where not said."""
+
+    last_inference: dict[str, datetime] = {}
+    """By the device's clock; a deployment that never answered a request is left out."""
+    load_seconds: dict[str, float] = {}
+    fetch_seconds: dict[str, float] = {}
+    cached: tuple[str, ...] = ()
+    """As in the report."""
+    age: timedelta | None = None
+    """How old the report was when it was read; None where there was none."""
 
 
 class DeviceInput(Message):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from longshore.schemas.base import Message
-from longshore.schemas.devices import DeviceRecord, PresenceIntervals
+from longshore.schemas.devices import DeviceFacts, DeviceRecord, PresenceIntervals
+from longshore.schemas.failures import Backoff
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Plan
+from longshore.schemas.orders import Cordon, Hold
+from longshore.schemas.plans import Cause, Plan, Rejection
 from longshore.schemas.slots import Slot
 
 
@@ -33,6 +35,12 @@ class PlanOutcome(StrEnum):
         }[self]
 
 
+class RequestKind(StrEnum):
+    COMMIT = "commit"
+    RECONCILE = "reconcile"
+    """Plan the applied commit anew: no ancestry is asked, and the answer is not kept."""
+
+
 class PlanRequest(Message):
     request_id: str
     """The run id of the commit's workflow."""
@@ -40,6 +48,9 @@ class PlanRequest(Message):
     sha: str
     workers: tuple[str, ...] = ()
     """The devices that the commit configures: those never heard of are given a moment to report."""
+    kind: RequestKind = RequestKind.COMMIT
+    cause: Cause | None = None
+    """Only with RECONCILE."""
 
 
 class PlanAnswer(Message):
@@ -58,6 +69,45 @@ class PlanAnswer(Message):
     """Only with PLANNED: which of the commits that are held back descend from this one."""
 
 
+class UpdateGap(StrEnum):
+    """Where a device cannot hold both versions of a RELOAD: whether the old one may be taken down first."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
+class PlanLimits(Message):
+    """How far a plan may go by itself; all but `commands` are settings of the broker."""
+
+    max_unavailable: int = 1
+    """Replicas of one deployment that may be recreated at once."""
+    update_gap: UpdateGap = UpdateGap.ALLOW
+    quarantine_after: int = 3
+    """Distinct devices on which one digest has failed before it is held."""
+    suspect_share: float = 0.55
+    """Part of a pool, 0 to 1, above which its failures are not believed (FAULTS 85)."""
+    suspect_window: timedelta = timedelta(seconds=120)
+    retries: int = 4
+    """How often the fleet tries a digest again at its place after the device has given up."""
+    backoff_base: timedelta = timedelta(seconds=30)
+    backoff_cap: timedelta = timedelta(seconds=300)
+    commands: int = 300
+    """Most commands of one reconciliation: its plan must fit into a payload. The rest is still drift, for the next."""
+
+    @property
+    def backoff(self) -> Backoff:
+        """When a failed model is tried again by the fleet."""
+        return Backoff(base=self.backoff_base, cap=self.backoff_cap, attempts=self.retries + 1)
+
+
+class Open(Message):
+    """What the newest plan left undone of one deployment: whether freed room or a READY replica is news for it."""
+
+    unplaced: int = 0
+    deferred: int = 0
+    rejections: tuple[Rejection, ...] = ()
+
+
 class PlanningInput(Message):
     """What the planning activity needs besides git."""
 
@@ -68,6 +118,20 @@ class PlanningInput(Message):
     slots: tuple[Slot, ...]
     held: tuple[HeldBack, ...] = ()
     mass_unload_limit: int = 50
+    cordons: dict[str, Cordon] = {}
+    """By worker id."""
+    holds: tuple[Hold, ...] = ()
+    failures: dict[str, tuple[datetime, ...]] = {}
+    """By worker id, when it has failed within the last day, oldest first."""
+    now: datetime | None = None
+    """The ledger's clock; None in requests of releases that did not tell it."""
+    facts: dict[str, DeviceFacts] = {}
+    """By worker id; only of the devices that planning has wondered about."""
+    orphaned: tuple[str, ...] = ()
+    """Deployments with slots under way that no running rollout sees to: they are commanded anew."""
+    evict: bool = True
+    """False: nothing is evicted in this plan."""
+    limits: PlanLimits = PlanLimits()
 
 
 class FleetSettings(Message):
@@ -77,6 +141,15 @@ class FleetSettings(Message):
     presence: PresenceIntervals = PresenceIntervals()
     mass_unload_limit: int = 50
     """Percent of the serving replicas that a commit may unload unasked; 100 allows all."""
+    reconcile_interval: timedelta = timedelta(seconds=30)
+    """Time between two looks at all devices and rollouts; most drift is found at once, by their messages."""
+    reconcile_pause: timedelta = timedelta(seconds=1)
+    """How long the first sign of drift waits for more, so that they are planned together."""
+    doubt_grace: timedelta = timedelta(seconds=10)
+    """How long a report that contradicts the ledger may be news of another message still under way."""
+    rebuild_grace: timedelta = timedelta(seconds=60)
+    """How long a new ledger waits for the devices when one has told that the fleet is not new."""
+    limits: PlanLimits = PlanLimits()
 
 
 class FleetInput(Message):
@@ -92,6 +165,19 @@ class FleetInput(Message):
     answers: tuple[PlanAnswer, ...] = ()
     """The last 200, oldest first: update ids are forgotten at continue-as-new (DESIGN §3)."""
     held: tuple[HeldBack, ...] = ()
+    cordons: dict[str, Cordon] = {}
+    """By worker id."""
+    holds: tuple[Hold, ...] = ()
+    failures: dict[str, tuple[datetime, ...]] = {}
+    """By worker id, when it has failed within the last day, oldest first."""
+    open: dict[str, Open] = {}
+    """By deployment id; what is as wanted is left out."""
+    causes: tuple[Cause, ...] = ()
+    """What has happened and is not planned yet."""
+    rebuilt: bool = False
+    """Whether the devices have been asked what runs there: a run that was not continued begins with that."""
+    version: int = 0
+    """Counts every change of the ledger, so that a reader can ask whether there is news."""
 
 
 class SlotSettled(Message):
@@ -118,6 +204,15 @@ class FleetView(Message):
     plan: Plan | None
     """The plan of the applied commit."""
     held_back: tuple[HeldBack, ...] = ()
+    cordons: dict[str, Cordon] = {}
+    """By worker id."""
+    holds: tuple[Hold, ...] = ()
+    failures: dict[str, tuple[datetime, ...]] = {}
+    """By worker id, when it has failed within the last day, oldest first."""
+    open: dict[str, Open] = {}
+    """By deployment id, by the newest plan; what is as wanted is left out."""
+    rebuilt: bool = False
+    version: int = 0
 
 
 class WatchRequest(Message):

@@ -1,4 +1,4 @@
-"""The plan: what a commit will change, on which device, and why (PRD §5.2 phases 2 and 3, §5.3)."""
+"""The plan: what a commit or a reconciliation will change, on which device, and why (PRD §5.2 phases 2, 3, §5.3)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commands import Action, UnloadReason
-from longshore.schemas.slots import Demand
+from longshore.schemas.slots import Demand, Slot
 
 
 class ChangeType(StrEnum):
-    """PRD §5.2 phase 2."""
+    """PRD §5.2 phase 2, and what it leaves unnamed: MIGRATE and ORPHAN."""
 
     NEW_DEPLOYMENT = "NEW_DEPLOYMENT"
     VERSION_UPDATE = "VERSION_UPDATE"
@@ -19,6 +19,50 @@ class ChangeType(StrEnum):
     DISABLE = "DISABLE"
     UNRESPONSIVE_WORKER = "UNRESPONSIVE_WORKER"
     FAILED_MODEL = "FAILED_MODEL"
+    MIGRATE = "MIGRATE"
+    """The device may not keep it: its labels no longer match, or it is being drained."""
+    ORPHAN = "ORPHAN"
+    """A device runs what git never named."""
+
+
+class CauseKind(StrEnum):
+    """What made the fleet look whether something is to be done, other than a commit."""
+
+    DRIFT = "drift"
+    """Reports and ledger differ."""
+    WORKER_FAILED = "worker_failed"
+    WORKER_RETURNED = "worker_returned"
+    MODEL_FAILED = "model_failed"
+    ROOM_FREED = "room_freed"
+    """Something has gone while replicas were without a place."""
+    REPLACED = "replaced"
+    """Replicas are READY for which something had been left standing."""
+    DRAIN = "drain"
+    OPERATOR = "operator"
+    REBUILD = "rebuild"
+    """The ledger was lost, and has been made anew from git and the devices' reports (FAULTS 57, 70)."""
+
+
+class Cause(Message):
+    """Why the fleet reconciles: stands in the workflow, its rollouts, the logs and the error file."""
+
+    kind: CauseKind
+    words: str
+    """One sentence for an operator: `worker-a has failed: silent for 120 s`."""
+    workers: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
+    by: str = ""
+    """Who asked for it, where a person did."""
+
+
+class PoolSuspicion(Message):
+    """Too much of one pool is silent at once: that is the network or the power, not the devices (FAULTS 85)."""
+
+    pool: str
+    unhealthy: int
+    """Devices SUSPECT or FAILED within the window."""
+    alive_before: int
+    """Devices that were there when the window began."""
 
 
 class Change(Message):
@@ -47,6 +91,25 @@ class Rejection(Message):
     shortfalls: tuple[Shortfall, ...] = ()
 
 
+class Awaited(Message):
+    """A slot whose room another command needs: freed when the ledger holds none of that deployment on that device."""
+
+    deployment_id: str
+    worker_id: str
+    generation: int
+    """That of the UNLOAD which frees it."""
+
+
+class Deferred(Message):
+    """What will be done, but not by this plan: something must be READY first."""
+
+    action: Action
+    worker_id: str
+    reason: str
+    waits_for: str
+    """In words: `3 others are READY`."""
+
+
 class PlannedCommand(Message):
     action: Action
     worker_id: str
@@ -56,6 +119,12 @@ class PlannedCommand(Message):
     previous_digest: str | None = None
     """For a RELOAD: what is believed to run there."""
     unload_reason: UnloadReason | None = None
+    after: tuple[Awaited, ...] = ()
+    """Slots of this device that must have gone before the command is issued."""
+    recreate: bool = False
+    """For a RELOAD: take the old version down first, because both do not fit."""
+    gap: str | None = None
+    """Only with `recreate`: what its callers will notice, for instance "worker-b serves nothing for about 40 s"."""
 
 
 class DeploymentPlan(Message):
@@ -78,6 +147,11 @@ class DeploymentPlan(Message):
     """Only with `unplaced`: why not the other devices that the selector matches; capped, see `truncated`."""
     truncated: int = 0
     """How many rejections were left out by the cap."""
+    deferred: tuple[Deferred, ...] = ()
+    lost: tuple[str, ...] = ()
+    """Devices that have failed: their slots count as `replaced`, and nothing is commanded to them."""
+    max_unavailable: int = 1
+    """How many replicas may be recreated at once."""
 
 
 class Goal(Message):
@@ -89,7 +163,7 @@ class Goal(Message):
 
 
 class Plan(Message):
-    """What one commit changes. Empty `deployments` means that everything already is as desired."""
+    """What one commit or reconciliation changes. Empty `deployments` means that everything already is as desired."""
 
     sha: str
     generation: int
@@ -99,3 +173,11 @@ class Plan(Message):
     """Every configured device, so that each can be given its DeviceWorkflow."""
     goals: dict[str, Goal] = {}
     """By deployment id, every manifest of the commit: what `longshore status` measures the fleet against."""
+    stamp: str = ""
+    """A hash of the ledger that it was made for, 16 hex digits: on any other it is refused with PLAN_STALE."""
+    adopted: tuple[Slot, ...] = ()
+    """Found in reports and unknown to the ledger, which takes them in before it reserves for the commands."""
+    cause: Cause | None = None
+    """Only of a reconciliation."""
+    suspects: tuple[PoolSuspicion, ...] = ()
+    """Pools in which nothing lost is replaced and nothing evicted."""

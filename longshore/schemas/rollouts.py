@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from longshore.schemas.base import Message
-from longshore.schemas.commands import Action, CommandIntervals
+from longshore.schemas.commands import Action, CommandIntervals, UnloadReason
 from longshore.schemas.failures import Failure
-from longshore.schemas.plans import DeploymentPlan
+from longshore.schemas.plans import Awaited, DeploymentPlan
 
 
 class RolloutTarget(Message):
@@ -17,8 +18,38 @@ class RolloutTarget(Message):
     sha: str
     plan: DeploymentPlan
     reply_to: str
-    """Workflow id of the commit that is answered, exactly once."""
+    """Workflow id of the commit or reconciliation that is answered, exactly once."""
     intervals: CommandIntervals = CommandIntervals()
+    cause: str = ""
+    """Why, in words, where it is not a new commit."""
+    reply_also: tuple[str, ...] = ()
+    """Who awaited targets of the same commit that this one has superseded: they get this one's answer."""
+
+
+class Steering(Message):
+    """An operator's word to a running rollout (signal `steer`). What a device has begun is never broken off."""
+
+    kind: Literal["pause", "resume", "abort"]
+    """pause: begin no further command. abort: end those not yet begun with ABORTED, or QUARANTINED."""
+    generation: int | None = None
+    """The target that is meant; None: whichever is under way."""
+    reason: str = ""
+    by: str = ""
+    code: str = "ABORTED"
+    """With abort: the failure code of what is not begun any more."""
+
+
+class FreedRequest(Message):
+    """Wait until all these slots are gone from the ledger, or one of them is to stay."""
+
+    registry: str
+    slots: tuple[Awaited, ...]
+
+
+class Freed(Message):
+    outcome: Literal["freed", "kept"]
+    words: str = ""
+    """With kept: which slot stays, and why."""
 
 
 class StartRollouts(Message):
@@ -39,6 +70,7 @@ class RolloutOutcome(StrEnum):
 class SlotResult(Message):
     worker_id: str
     action: Action
+    unload_reason: UnloadReason | None = None
     failure: Failure | None = None
     seconds: float = 0.0
     step_seconds: dict[str, float] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from longshore.schemas.base import Message
 from longshore.schemas.cards import Resources
 from longshore.schemas.lifecycle import ModelState
@@ -50,6 +52,20 @@ class Slot(Message):
     """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
     code: str | None = None
     """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
+    before: ModelState | None = None
+    """While a command is under way: the settled state before it, to which an UNLOAD that never began goes back."""
+    failures: int = 0
+    """How often this digest has ended FAILED here, the device's own tries counting as one. A commit sets it to 0."""
+    failed_at: datetime | None = None
+    """When it failed last, by the ledger's clock."""
+    replaced: bool = False
+    """Its device has failed and others took over: not counted, and governed by that device's reports alone."""
+    instead_of: tuple[str, ...] = ()
+    """Deployments that are evicted from this device for it: while their slots are there, it takes only what is more."""
+    recreate: bool = False
+    """A RELOAD that takes the old version down first: the two are never there together."""
+    reason: str = ""
+    """Why it is here, in the words of the plan that put it here."""
 
     @property
     def reserved(self) -> Demand:

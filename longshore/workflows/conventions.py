@@ -29,11 +29,17 @@ def device_workflow_id(worker_id: str) -> str:
     return f"device:{worker_id}"
 
 
+def reconciliation_workflow_id(registry: str, generation: int) -> str:
+    """Return the id of the reconciliation whose plan brought the ledger to `generation`: it only ever rises."""
+    return f"reconcile:{registry}:{generation}"
+
+
 COMMIT = SearchAttributeKey.for_keyword("LongshoreCommit")
 DEPLOYMENT = SearchAttributeKey.for_keyword("LongshoreDeployment")
 WORKER = SearchAttributeKey.for_keyword("LongshoreWorker")
 OUTCOME = SearchAttributeKey.for_keyword("LongshoreOutcome")
-SEARCH_ATTRIBUTES = (COMMIT, DEPLOYMENT, WORKER, OUTCOME)
+CAUSE = SearchAttributeKey.for_keyword("LongshoreCause")
+SEARCH_ATTRIBUTES = (COMMIT, DEPLOYMENT, WORKER, OUTCOME, CAUSE)
 
 # Delivery of a device command: bounded by its schedule-to-close, never by a count.
 DELIVERY = RetryPolicy(
@@ -108,6 +114,11 @@ LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 
 # Patches (`workflow.patched`): what a history that was begun without them goes on without.
 TELLS_PEOPLE = "tells-people"
+BRAIN = "brain"
+
+# A rebuilt ledger counts on from what it has heard plus this: an absent device may have seen more, and a rollout that
+# waits for it may hold more.
+REBUILD_LEAP = 1000
 
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200
