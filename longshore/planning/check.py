@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from longshore.planning.fleet import Fleet
 from longshore.planning.occupancy import Occupancy
-from longshore.planning.placement import Fleet
 from longshore.schemas.commands import Action
 from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.ledger import reserve

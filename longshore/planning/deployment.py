@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from longshore.planning.diff import IN_FLIGHT, Standing, changes, disabling, no_longer_awaited, stand
-from longshore.planning.placement import Fleet, place, rejection, shortage, unsupported
+from longshore.planning.fleet import Fleet
+from longshore.planning.placement import place, rejection, shortage, unsupported
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
 from longshore.schemas.ledger import reserved

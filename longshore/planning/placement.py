@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from longshore.planning.fleet import Fleet
 from longshore.planning.occupancy import Occupancy, Usage
 from longshore.schemas.commands import Action
-from longshore.schemas.compatibility import matrix
-from longshore.schemas.deployments import DeploymentManifest, selects
-from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
+from longshore.schemas.devices import Health
 from longshore.schemas.ledger import reserved
 from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection, Shortfall
 from longshore.schemas.quantities import format_memory
 from longshore.schemas.slots import Demand
-from longshore.schemas.workers import WorkerConfig
 
 # A device that is heard goes before one that may be in trouble, and both before one that was never heard.
 _TRUST = {Health.HEALTHY: 0, Health.RECOVERING: 1, Health.SUSPECT: 1, Health.UNKNOWN: 2, Health.FAILED: 3}
@@ -26,49 +23,6 @@ class Placed:
     commands: tuple[PlannedCommand, ...]
     unfit: tuple[str, ...]
     """The candidates that could not take a replica; `rejection` says why."""
-
-
-class Fleet:
-    """The devices that git configures, what the ledger knows of them, and what is reserved on each."""
-
-    def __init__(
-        self, workers: Mapping[str, WorkerConfig], records: Mapping[str, DeviceRecord], occupancy: Occupancy
-    ) -> None:
-        self.workers = workers
-        self.occupancy = occupancy
-        self._records = records
-        self._matching: dict[tuple[object, ...], tuple[str, ...]] = {}
-        self._supporting: dict[tuple[tuple[str, ...], str], bool] = {}
-
-    def matching(self, manifest: DeploymentManifest) -> tuple[str, ...]:
-        """Return the devices that the selector and the region match, by id."""
-        config = manifest.deployment_config
-        selector = (config.region, *sorted(config.worker_selector.items()))
-        if selector not in self._matching:  # most deployments of a fleet share a few selectors
-            self._matching[selector] = tuple(
-                sorted(w for w, worker in self.workers.items() if selects(manifest, worker))
-            )
-        return self._matching[selector]
-
-    def supports(self, worker_id: str, schema_version: str) -> bool:
-        """Tell whether the device can read a card of that version (PRD §3.4)."""
-        key = (self.workers[worker_id].supported_schema_versions, schema_version)
-        if key not in self._supporting:
-            self._supporting[key] = matrix().runs(*key)
-        return self._supporting[key]
-
-    def health(self, worker_id: str) -> Health:
-        record = self._records.get(worker_id)
-        return Health.UNKNOWN if record is None else record.health
-
-    def absence(self, worker_id: str) -> str | None:
-        """Return why the device takes nothing new: it has failed, or it is leaving."""
-        record = self._records.get(worker_id)
-        if record is None:
-            return None
-        if record.health is Health.FAILED:
-            return "the device has failed: nothing was heard of it"
-        return "the device is leaving" if record.status is DeviceStatus.LEAVING else None
 
 
 def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: str, count: int, fleet: Fleet) -> Placed:

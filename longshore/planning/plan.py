@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from longshore.planning.deployment import plan_ending, plan_running
+from longshore.planning.fleet import Fleet
 from longshore.planning.occupancy import Occupancy
-from longshore.planning.placement import Fleet
 from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.plans import Goal, Plan
 from longshore.schemas.registries import RegistrySnapshot

@@ -1,0 +1,147 @@
+"""What a plan is made upon: the configured devices, what is known of them, and what is reserved on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from longshore.planning.occupancy import Occupancy
+from longshore.schemas.compatibility import matrix
+from longshore.schemas.deployments import DeploymentManifest, selects
+from longshore.schemas.devices import DeviceFacts, DeviceRecord, DeviceStatus, Health
+from longshore.schemas.fleet import PlanningInput
+from longshore.schemas.ledger import Key
+from longshore.schemas.orders import Cordon
+from longshore.schemas.plans import PoolSuspicion
+from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.workers import WorkerConfig
+
+# How long a device that keeps failing takes nothing new after its last failure (FAULTS 89); doubled by each failure.
+_FLAP_BASE = timedelta(seconds=60)
+_FLAP_CAP = timedelta(minutes=30)
+
+
+class Fleet:
+    """The devices that git configures, what the ledger knows of them, and what is reserved on each.
+
+    A plan fills it as it goes: `occupancy` with what it commands, `evicted` with what must go for that.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, WorkerConfig],
+        records: Mapping[str, DeviceRecord],
+        occupancy: Occupancy,
+        *,
+        cordons: Mapping[str, Cordon] | None = None,
+        failures: Mapping[str, Sequence[datetime]] | None = None,
+        facts: Mapping[str, DeviceFacts] | None = None,
+        now: datetime | None = None,
+        priorities: Mapping[str, int] | None = None,
+        paused: Iterable[str] = (),
+        suspects: Iterable[PoolSuspicion] = (),
+    ) -> None:
+        self.workers = workers
+        self.occupancy = occupancy
+        self.facts = facts or {}
+        self.now = now
+        self.priorities = priorities or {}
+        """By deployment id, of those that this plan may evict: it must still come to plan them. Empty: evicts none."""
+        self.paused = frozenset(paused)
+        self.evicted: dict[Key, str] = {}
+        """Which slots must go, and for which deployment: theirs is the UNLOAD in the plan of their own deployment."""
+        self.wondered: set[str] = set()
+        """Devices where victims of one priority were told apart without knowing when they were last asked."""
+        self._records = records
+        self._cordons = cordons or {}
+        self._failures = failures or {}
+        self._suspects = {suspicion.pool: suspicion for suspicion in suspects}
+        self._matching: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._supporting: dict[tuple[tuple[str, ...], str], bool] = {}
+
+    @classmethod
+    def of(cls, asked: PlanningInput, desired: RegistrySnapshot, suspects: Iterable[PoolSuspicion] = ()) -> Fleet:
+        """Return the fleet of one request, which may evict where the request allows it."""
+        running = [manifest for manifest in desired.manifests.values() if manifest.wanted_replicas]
+        return cls(
+            desired.workers,
+            asked.devices,
+            Occupancy(desired.workers, asked.slots),
+            cordons=asked.cordons,
+            failures=asked.failures,
+            facts=asked.facts,
+            now=asked.now,
+            priorities={m.id: m.deployment_config.priority for m in running} if asked.evict else None,
+            paused=[hold.deployment_id for hold in asked.holds if hold.kind == "paused"],
+            suspects=suspects,
+        )
+
+    def matching(self, manifest: DeploymentManifest) -> tuple[str, ...]:
+        """Return the devices that the selector and the region match, by id."""
+        config = manifest.deployment_config
+        selector = (config.region, *sorted(config.worker_selector.items()))
+        if selector not in self._matching:  # most deployments of a fleet share a few selectors
+            self._matching[selector] = tuple(
+                sorted(w for w, worker in self.workers.items() if selects(manifest, worker))
+            )
+        return self._matching[selector]
+
+    def supports(self, worker_id: str, schema_version: str) -> bool:
+        """Tell whether the device can read a card of that version (PRD §3.4)."""
+        key = (self.workers[worker_id].supported_schema_versions, schema_version)
+        if key not in self._supporting:
+            self._supporting[key] = matrix().runs(*key)
+        return self._supporting[key]
+
+    def zone(self, worker_id: str) -> str:
+        """Return the zone that git names for the device; devices without one share one."""
+        return self.workers[worker_id].labels.zone or ""
+
+    def health(self, worker_id: str) -> Health:
+        record = self._records.get(worker_id)
+        return Health.UNKNOWN if record is None else record.health
+
+    def failures(self, worker_id: str) -> int:
+        """Return how often the device has failed within the last day."""
+        return len(self._failures.get(worker_id, ()))
+
+    def suspicion(self, worker_id: str) -> PoolSuspicion | None:
+        """Return why nothing is evicted on the device: too much of its pool is silent at once."""
+        return self._suspects.get(self.workers[worker_id].labels.pool)
+
+    def draining(self, worker_id: str) -> str | None:
+        """Return why everything on the device is moved away: an operator or the device itself has said so."""
+        cordon = self._cordons.get(worker_id)
+        if cordon is not None and cordon.kind == "drain":
+            return f"the device is being drained{_told_by(cordon)}"
+        record = self._records.get(worker_id)
+        return "the device drains itself" if record is not None and record.draining else None
+
+    def absence(self, worker_id: str) -> str | None:
+        """Return why the device takes nothing new; what it holds is not judged by it."""
+        record = self._records.get(worker_id)
+        if record is not None and record.health is Health.FAILED:
+            return "the device has failed: nothing was heard of it"
+        if record is not None and record.status is DeviceStatus.LEAVING:
+            return "the device is leaving"
+        cordon = self._cordons.get(worker_id)
+        if cordon is not None and cordon.kind == "cordon":
+            return f"the device is cordoned{_told_by(cordon)}"
+        if record is not None and record.health is Health.RECOVERING:
+            return "the device has come back: it takes nothing new until its next report"
+        return self.draining(worker_id) or self._flapping(worker_id)
+
+    def _flapping(self, worker_id: str) -> str | None:
+        times = self._failures.get(worker_id)
+        if not times or self.now is None:
+            return None
+        until = max(times) + min(_FLAP_BASE * 2 ** len(times), _FLAP_CAP)
+        if self.now >= until:
+            return None
+        often = "once" if len(times) == 1 else f"{len(times)} times"
+        return f"the device has failed {often} within a day: it takes nothing new until {until:%H:%M:%S} UTC"
+
+
+def _told_by(cordon: Cordon) -> str:
+    said = ", ".join(part for part in (cordon.by, cordon.reason) if part)
+    return f" ({said})" if said else ""
