@@ -60,6 +60,9 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
         previous_version=command.previous_version,
         previous_digest=command.previous_digest,
         previous_demand=_still_there(slot, deployment.digest),
+        instead_of=tuple(awaited.deployment_id for awaited in command.after),
+        recreate=command.recreate,
+        reason=command.reason,
     )
 
 
@@ -93,6 +96,8 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
         "previous_version": None,
         "previous_digest": None,
         "previous_demand": None,
+        "instead_of": (),
+        "recreate": False,
     }
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
