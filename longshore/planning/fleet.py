@@ -58,6 +58,7 @@ class Fleet:
         self._suspects = {suspicion.pool: suspicion for suspicion in suspects}
         self._matching: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._supporting: dict[tuple[tuple[str, ...], str], bool] = {}
+        self._absences: dict[str, str | None] = {}
 
     @classmethod
     def of(cls, asked: PlanningInput, desired: RegistrySnapshot, suspects: Iterable[PoolSuspicion] = ()) -> Fleet:
@@ -119,6 +120,11 @@ class Fleet:
 
     def absence(self, worker_id: str) -> str | None:
         """Return why the device takes nothing new; what it holds is not judged by it."""
+        if worker_id not in self._absences:  # asked for every deployment, and the same all the time
+            self._absences[worker_id] = self._absence(worker_id)
+        return self._absences[worker_id]
+
+    def _absence(self, worker_id: str) -> str | None:
         record = self._records.get(worker_id)
         if record is not None and record.health is Health.FAILED:
             return "the device has failed: nothing was heard of it"

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from longshore.planning.diff import IN_FLIGHT
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Shortfall
+from longshore.schemas.quantities import format_memory
 from longshore.schemas.slots import Demand, Slot
 from longshore.schemas.workers import WorkerConfig
 
 # Cores are summed as floats: a tenth of a thousandth of a core is noise, and less than any card may ask for (0.1).
 _CPU_NOISE = 1e-4
+
+# Sums are rounded to so many digits: otherwise their noise, and with it a plan, would depend on the order of the slots.
+_CPU_DIGITS = 9
 
 
 @dataclass(slots=True)
@@ -68,9 +72,13 @@ class Usage:
 
     def take(self, demand: Demand, models: int, sign: int = 1) -> None:
         self.memory += sign * demand.memory
-        self.cpu += sign * demand.cpu
+        self.cpu = round(self.cpu + sign * demand.cpu, _CPU_DIGITS)
         self.gpu += sign * demand.gpu
         self.models += sign * models
+
+    def reset(self, demand: Demand, models: int) -> None:
+        """Replace what is reserved."""
+        self.memory, self.cpu, self.gpu, self.models = demand.memory, round(demand.cpu, _CPU_DIGITS), demand.gpu, models
 
 
 class Occupancy:
@@ -78,6 +86,9 @@ class Occupancy:
 
     A slot on a device that is not configured reserves nothing: the device has left git. Only what is under way there
     is remembered, for nobody will ever confirm it.
+
+    A slot that is there instead of others begins when they have gone. So until then it takes only what is more than
+    theirs: at no step is there more on the device than that.
     """
 
     def __init__(self, workers: Mapping[str, WorkerConfig], slots: Iterable[Slot]) -> None:
@@ -93,6 +104,7 @@ class Occupancy:
         self._by_deployment: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         self._by_worker: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         self._unreachable: defaultdict[str, list[Slot]] = defaultdict(list)
+        self._shared: set[str] = set()  # the few devices where the sum of the slots may not be what they take
         for slot in slots:
             if slot.worker_id in self._usage:
                 self.put(slot)
@@ -115,23 +127,41 @@ class Occupancy:
         """Return the slots of one deployment, by worker id."""
         return dict(sorted(self._by_deployment[deployment_id].items()))
 
+    def on(self, worker_id: str) -> Mapping[str, Slot]:
+        """Return the slots of one device, by deployment id."""
+        return self._by_worker[worker_id]
+
+    def claims(self, worker_id: str) -> dict[str, str]:
+        """Return whose place on a device is promised, and to which deployment: until that has begun, none returns."""
+        if worker_id not in self._shared:
+            return {}
+        return {gone: slot.deployment_id for slot in self._by_worker[worker_id].values() for gone in _instead_of(slot)}
+
     def put(self, slot: Slot) -> None:
         """Reserve `slot`, in place of what this deployment had on that device."""
         usage = self._usage[slot.worker_id]
         before = self._by_deployment[slot.deployment_id].get(slot.worker_id)
+        self._by_deployment[slot.deployment_id][slot.worker_id] = slot
+        self._by_worker[slot.worker_id][slot.deployment_id] = slot
+        if slot.instead_of or slot.worker_id in self._shared:
+            self._shared.add(slot.worker_id)
+            usage.reset(*_sum(self._by_worker[slot.worker_id]))
+            return
         if before is not None:
             usage.take(before.reserved, 1, sign=-1)
         usage.take(slot.reserved, 1)
-        self._by_deployment[slot.deployment_id][slot.worker_id] = slot
-        self._by_worker[slot.worker_id][slot.deployment_id] = slot
 
     def need(self, slot: Slot) -> tuple[Demand, int]:
         """Return what `slot` takes on top of what this deployment has on that device, and how many models."""
+        if slot.instead_of or slot.worker_id in self._shared:
+            there = self._by_worker[slot.worker_id]
+            after, models = _sum({**there, slot.deployment_id: slot})
+            had, models_had = _sum(there)
+            return _difference(after, had), models - models_had
         before = self._by_deployment[slot.deployment_id].get(slot.worker_id)
         if before is None:
             return slot.reserved, 1
-        after, had = slot.reserved, before.reserved
-        return Demand(memory=after.memory - had.memory, cpu=after.cpu - had.cpu, gpu=after.gpu - had.gpu), 0
+        return _difference(slot.reserved, before.reserved), 0
 
     def being_unloaded(self, worker_id: str) -> Demand:
         """Return what UNLOADs that are under way will free there."""
@@ -140,3 +170,37 @@ class Occupancy:
             if slot.state is ModelState.UNLOADING:
                 freed += slot.reserved
         return freed
+
+
+def amount(resource: str, number: float) -> str:
+    """Return an amount of a resource as people write it."""
+    return format_memory(int(number)) if resource == "memory" else f"{number:g}"
+
+
+def _instead_of(slot: Slot) -> tuple[str, ...]:
+    """Return whom `slot` still may wait for: what is READY has begun."""
+    return () if slot.state is ModelState.READY else slot.instead_of
+
+
+def _sum(slots: Mapping[str, Slot]) -> tuple[Demand, int]:
+    """Return what the slots of one device take, by deployment id, and how many models they are."""
+    demand, models = Demand(), 0
+    for slot in slots.values():
+        taken, more = _taken(slot, slots)
+        demand, models = demand + taken, models + more
+    return demand, models
+
+
+def _taken(slot: Slot, slots: Mapping[str, Slot]) -> tuple[Demand, int]:
+    going = [slots[gone] for gone in _instead_of(slot) if gone in slots]
+    if not going:
+        return slot.reserved, 1
+    own, beside = slot.reserved, slot.previous_demand or Demand()
+    freed = sum((one.reserved for one in going), start=Demand())
+    # What of its own stands beside the others counts in full; all else takes their place.
+    return _difference(own, freed).at_least(beside), int(slot.previous_demand is not None)
+
+
+def _difference(one: Demand, other: Demand) -> Demand:
+    cpu = round(one.cpu - other.cpu, _CPU_DIGITS)
+    return Demand(memory=one.memory - other.memory, cpu=cpu, gpu=one.gpu - other.gpu)

@@ -1,21 +1,28 @@
-"""Which devices take a replica, and why not the others (PRD §5.3 phases 1, 2, 4 and 5)."""
+"""Which devices take a replica, and why not the others (PRD §5.3 phases 1, 2, 4, 5; 3 is eviction)."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from longshore.planning.eviction import Eviction, Veto, choose, claim, evicting
 from longshore.planning.fleet import Fleet
-from longshore.planning.occupancy import Occupancy, Usage
+from longshore.planning.occupancy import Occupancy, Usage, amount
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import Health
 from longshore.schemas.ledger import reserved
+from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection, Shortfall
-from longshore.schemas.quantities import format_memory
-from longshore.schemas.slots import Demand
+from longshore.schemas.slots import Demand, Slot
 
 # A device that is heard goes before one that may be in trouble, and both before one that was never heard.
 _TRUST = {Health.HEALTHY: 0, Health.RECOVERING: 1, Health.SUSPECT: 1, Health.UNKNOWN: 2, Health.FAILED: 3}
+
+
+# Trust, then room: the smaller, the better. Devices that fit in one zone are compared by it.
+Rank = tuple[int, float, float, int, int, str]
 
 
 @dataclass(frozen=True)
@@ -28,28 +35,108 @@ class Placed:
 def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: str, count: int, fleet: Fleet) -> Placed:
     """Choose the best `count` of `candidates` for a LOAD of `target`, and reserve them in the fleet's occupancy.
 
-    The order is total: trust, free memory, free CPU, fewer models, and the id at the end.
+    The order is total: trust, fewest replicas of it in the zone, free memory, free CPU, fewer models, fewer failures
+    of the device within a day, and the id at the end. Only where too few have room is any made by eviction: then
+    trust, the least priority of what goes, the fewest that go, and the same order again.
     """
     occupancy = fleet.occupancy
     held = occupancy.of(target.deployment_id)
-    fitting: list[tuple[object, ...]] = []
+    fitting: defaultdict[str, list[Rank]] = defaultdict(list)
+    full: list[str] = []
     unfit: list[str] = []
     for worker_id in candidates:
+        if _barred(target, worker_id, schema_version, fleet):
+            unfit.append(worker_id)
+            continue
         usage = occupancy.usage(worker_id)
         need, models = _need(target, worker_id, fleet) if worker_id in held else (target.demand, 1)
-        if fleet.absence(worker_id) or not fleet.supports(worker_id, schema_version) or not usage.fits(need, models):
-            unfit.append(worker_id)
+        if usage.fits(need, models):
+            fitting[fleet.zone(worker_id)].append(_rank(worker_id, usage, fleet))
         else:
-            trust = _TRUST[fleet.health(worker_id)]
-            fitting.append((trust, -usage.free_memory, -usage.free_cpu, usage.models, worker_id))
-    commands = []
-    for rank, best in enumerate(heapq.nsmallest(count, fitting), start=1):
-        worker_id = str(best[-1])
-        reason = f"rank {rank} of {len(fitting)} that fit: {_room(occupancy.usage(worker_id))}"
+            full.append(worker_id)
+    zones = Counter(fleet.zone(w) for w, slot in held.items() if _counts(slot, fleet))
+    total, several = sum(len(ranks) for ranks in fitting.values()), len(fitting) > 1
+    commands: list[PlannedCommand] = []
+    for number, (worker_id, in_zone) in enumerate(_best(fitting, zones, count), start=1):
+        reason = f"rank {number} of {total} that fit: {_room(occupancy.usage(worker_id))}"
+        if several:
+            reason += f", {_spread(in_zone, fleet.zone(worker_id))}"
         command = PlannedCommand(action=Action.LOAD, worker_id=worker_id, reason=reason)
         occupancy.put(reserved(held.get(worker_id), target, command))
         commands.append(command)
-    return Placed(tuple(commands), tuple(unfit))
+    if len(commands) < count and fleet.priorities:
+        more = _with_evictions(target, full, count - len(commands), zones, fleet)
+        commands.extend(more)
+        taken = {command.worker_id for command in more}
+        full = [worker_id for worker_id in full if worker_id not in taken]
+    return Placed(tuple(commands), tuple(sorted((*unfit, *full))))
+
+
+def _barred(target: DeploymentPlan, worker_id: str, schema_version: str, fleet: Fleet) -> bool:
+    """Tell whether the device takes no replica, however much room it has."""
+    return (
+        fleet.absence(worker_id) is not None
+        or not fleet.supports(worker_id, schema_version)
+        or target.deployment_id in fleet.occupancy.claims(worker_id)
+    )
+
+
+def _rank(worker_id: str, usage: Usage, fleet: Fleet) -> Rank:
+    trust = _TRUST[fleet.health(worker_id)]
+    return (trust, -usage.free_memory, -usage.free_cpu, usage.models, fleet.failures(worker_id), worker_id)
+
+
+def _counts(slot: Slot, fleet: Fleet) -> bool:
+    """Tell whether a replica is one for which another zone is preferred."""
+    return slot.state is not ModelState.UNLOADING and fleet.health(slot.worker_id) is not Health.FAILED
+
+
+def _best(fitting: Mapping[str, list[Rank]], zones: Counter[str], count: int) -> Iterator[tuple[str, int]]:
+    """Yield the best `count` devices, and how many replicas their zone had before; counts them in `zones`."""
+    for ranks in fitting.values():
+        heapq.heapify(ranks)
+    for _ in range(count):
+        heads = [(ranks[0][0], zones[zone], ranks[0], zone) for zone, ranks in fitting.items() if ranks]
+        if not heads:
+            return
+        _, in_zone, (*_, worker_id), zone = min(heads)
+        heapq.heappop(fitting[zone])
+        zones[zone] += 1
+        yield str(worker_id), in_zone
+
+
+def _with_evictions(
+    target: DeploymentPlan, full: Iterable[str], count: int, zones: Counter[str], fleet: Fleet
+) -> list[PlannedCommand]:
+    """Return at most `count` LOADs on devices where something of less priority goes first, or is going already."""
+    occupancy = fleet.occupancy
+    options: dict[str, Eviction] = {}
+    for worker_id in full:
+        chosen = choose(worker_id, target, *_need(target, worker_id, fleet), fleet)
+        if isinstance(chosen, Eviction):
+            options[worker_id] = chosen
+    ranks = {worker_id: _rank(worker_id, occupancy.usage(worker_id), fleet) for worker_id in options}
+
+    def order(worker_id: str) -> tuple[object, ...]:
+        victims = options[worker_id].victims
+        dearest = max((fleet.priorities[slot.deployment_id] for slot in victims), default=0)
+        trust, *rest = ranks[worker_id]
+        return (trust, dearest, len(victims), zones[fleet.zone(worker_id)], *rest)
+
+    commands: list[PlannedCommand] = []
+    while options and len(commands) < count:
+        worker_id = min(options, key=order)
+        eviction = options.pop(worker_id)
+        command = PlannedCommand(
+            action=Action.LOAD,
+            worker_id=worker_id,
+            reason=f"makes room: {evicting(eviction, worker_id, fleet)}",
+            after=claim(eviction, target, fleet),
+        )
+        occupancy.put(reserved(occupancy.of(target.deployment_id).get(worker_id), target, command))
+        zones[fleet.zone(worker_id)] += 1
+        commands.append(command)
+    return commands
 
 
 def shortage(target: DeploymentPlan, command: PlannedCommand, fleet: Fleet) -> Rejection | None:
@@ -77,8 +164,14 @@ def rejection(target: DeploymentPlan, worker_id: str, schema_version: str, fleet
     need, models = _need(target, worker_id, fleet)
     shortfalls = occupancy.usage(worker_id).shortfalls(need, models)
     reasons = [_lacks(shortfall, worker_id, occupancy) for shortfall in shortfalls]
+    if shortfalls and not _barred(target, worker_id, schema_version, fleet):
+        chosen = choose(worker_id, target, need, models, fleet)
+        reasons.extend(chosen.reasons if isinstance(chosen, Veto) else ())
     if not fleet.supports(worker_id, schema_version):
         reasons.insert(0, unsupported(worker_id, schema_version, fleet))
+    newcomer = occupancy.claims(worker_id).get(target.deployment_id)
+    if newcomer is not None:
+        reasons.insert(0, f"makes room there for {newcomer}")
     absence = fleet.absence(worker_id)
     if absence:
         reasons.insert(0, absence)
@@ -93,16 +186,17 @@ def _need(target: DeploymentPlan, worker_id: str, fleet: Fleet) -> tuple[Demand,
 
 def _lacks(shortfall: Shortfall, worker_id: str, occupancy: Occupancy) -> str:
     what = shortfall.resource
-    wanted, used, capacity = (_amount(what, n) for n in (shortfall.requested, shortfall.used, shortfall.capacity))
+    wanted, used, capacity = (amount(what, n) for n in (shortfall.requested, shortfall.used, shortfall.capacity))
     freed = getattr(occupancy.being_unloaded(worker_id), what, 0)
-    hint = f" ({_amount(what, freed)} of it is being unloaded)" if freed else ""
+    hint = f" ({amount(what, freed)} of it is being unloaded)" if freed else ""
     return f"{what}: {wanted} wanted, {used} of {capacity} taken{hint}"
-
-
-def _amount(resource: str, number: float) -> str:
-    return format_memory(int(number)) if resource == "memory" else f"{number:g}"
 
 
 def _room(usage: Usage) -> str:
     models = "1 model" if usage.models == 1 else f"{usage.models} models"
     return f"{usage.free_memory:.0%} of memory and {usage.free_cpu:.0%} of CPU free, {models}"
+
+
+def _spread(in_zone: int, zone: str) -> str:
+    where = f"in zone {zone}" if zone else "outside of zones"
+    return f"{in_zone or 'none'} of its replicas {where} before"

@@ -1,12 +1,20 @@
 """Which devices are chosen, and why not the others (PRD §5.3, §11.1)."""
 
+from datetime import UTC, datetime, timedelta
+
+import pytest
 from fleets import Wanted, answered, device, observed, registry, worker
 
 from longshore.planning.check import check
+from longshore.planning.fleet import Fleet
+from longshore.planning.placement import place
 from longshore.planning.plan import make_plan
 from longshore.schemas.commands import Action
-from longshore.schemas.devices import DeviceStatus, Health
+from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
 from longshore.schemas.ledger import reserve
+from longshore.schemas.orders import Cordon
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def planned(workers, *wanted, slots=(), devices=None):
@@ -17,6 +25,10 @@ def planned(workers, *wanted, slots=(), devices=None):
     return {deployment.deployment_id: deployment for deployment in plan.deployments}
 
 
+def fleet_of(workers, devices=None, slots=(), **asked):
+    return Fleet.of(observed(slots, devices).model_copy(update={"now": NOW, **asked}), registry(workers))
+
+
 def places(deployment):
     return [command.worker_id for command in deployment.commands if command.action is Action.LOAD]
 
@@ -25,8 +37,8 @@ def reasons(deployment):
     return {rejection.worker_id: rejection.reasons for rejection in deployment.rejections}
 
 
-def test_only_workers_with_every_label_and_the_region_are_candidates():
-    """One label that differs excludes a worker, and so does another region."""
+def test_workers_are_correctly_filtered_by_label_selectors():
+    """One label that differs excludes a worker, and so does another region (PRD §11.1)."""
     workers = [
         worker("worker-a", tier="gold"),
         worker("worker-b", tier="silver"),
@@ -38,8 +50,8 @@ def test_only_workers_with_every_label_and_the_region_are_candidates():
     assert deployment.unplaced == 3
 
 
-def test_worker_without_capacity_is_rejected_with_every_shortfall():
-    """Memory, CPU, GPU and the number of models are all told, not only the first."""
+def test_workers_without_sufficient_capacity_are_excluded():
+    """What is missing of memory, CPU, GPU and models is all told, not only the first (PRD §11.1)."""
     small = worker("worker-a", memory="2Gi", cpu=1.0, models=1)
     slots = answered((), make_plan(observed(), registry([small], Wanted("other", memory="1Gi", cpu=0.5))))
     other = Wanted("other", memory="1Gi", cpu=0.5)
@@ -67,8 +79,8 @@ def test_float_cores_add_up():
     assert all(places(d) for d in planned([worker("worker-a", cpu=0.3)], *tiny).values())
 
 
-def test_workers_are_ranked_by_free_memory_then_cpu_then_models_then_id():
-    """Each key decides where those before it are equal."""
+def test_workers_are_ranked_by_available_capacity():
+    """Free memory, then CPU, then models, then the id: each decides where those before it are equal (PRD §11.1)."""
     workers = [
         worker("worker-d"),
         worker("worker-c"),
@@ -187,3 +199,75 @@ def test_load_that_has_not_ended_gives_way_to_a_larger_version():
         (Action.LOAD, "worker-a"),
     ]
     assert deployment.unplaced == 1
+
+
+def test_replicas_spread_over_zones():
+    """The zone with fewest replicas of the deployment comes first, even where it has less room."""
+    workers = [
+        worker("worker-a", zone="a"),
+        worker("worker-b", zone="a"),
+        worker("worker-c", zone="a"),
+        worker("worker-d", zone="b", memory="8Gi"),
+        worker("worker-e", zone="b", memory="8Gi"),
+    ]
+    deployment = planned(workers, Wanted("m", replicas=4))["m"]
+    order = sorted(deployment.commands, key=lambda command: int(command.reason.split()[1]))
+    assert [command.worker_id for command in order] == ["worker-a", "worker-d", "worker-b", "worker-e"]
+    assert order[0].reason.endswith("none of its replicas in zone a before")
+    assert order[2].reason.endswith("1 of its replicas in zone a before")
+
+
+def test_replicas_that_are_there_count_for_their_zone():
+    """A second replica goes where the first is not."""
+    workers = [worker("worker-a", zone="a"), worker("worker-b", zone="a"), worker("worker-c", zone="b", memory="8Gi")]
+    slots = answered((), make_plan(observed(), registry(workers, Wanted("m"))))
+    assert places(planned(workers, Wanted("m", replicas=2), slots=slots)["m"]) == ["worker-c"]
+
+
+def test_device_that_failed_less_often_is_preferred():
+    """Of devices with equal room the more reliable one, before the id decides (PRD §5.3 phase 4)."""
+    workers = [worker("worker-a"), worker("worker-b")]
+    fleet = fleet_of(workers, failures={"worker-a": (NOW - timedelta(hours=20),)})
+    target = make_plan(observed(), registry(workers, Wanted("m"))).deployments[0]
+    (command,) = place(target, ("worker-a", "worker-b"), "3.0.0", 1, fleet).commands
+    assert command.worker_id == "worker-b"
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({}, None),
+        ({"devices": device("worker-a", Health.SUSPECT)}, None),
+        ({"devices": device("worker-a", Health.FAILED)}, "the device has failed: nothing was heard of it"),
+        ({"devices": device("worker-a", status=DeviceStatus.LEAVING)}, "the device is leaving"),
+        (
+            {"devices": device("worker-a", Health.RECOVERING)},
+            "the device has come back: it takes nothing new until its next report",
+        ),
+        (
+            {"cordons": {"worker-a": Cordon(worker_id="worker-a", kind="cordon", by="olga", reason="disk swap")}},
+            "the device is cordoned (olga, disk swap)",
+        ),
+        (
+            {"cordons": {"worker-a": Cordon(worker_id="worker-a", kind="drain")}},
+            "the device is being drained",
+        ),
+        (
+            {"devices": {"worker-a": DeviceRecord(worker_id="worker-a", health=Health.HEALTHY, draining=True)}},
+            "the device drains itself",
+        ),
+        (
+            {"failures": {"worker-a": (NOW - timedelta(hours=3), NOW - timedelta(seconds=100))}},
+            "the device has failed 2 times within a day: it takes nothing new until 12:02:20 UTC",
+        ),
+        ({"failures": {"worker-a": (NOW - timedelta(seconds=120),)}}, None),
+        (
+            {"failures": {"worker-a": (NOW - timedelta(minutes=29),) * 20}},
+            "the device has failed 20 times within a day: it takes nothing new until 12:01:00 UTC",
+        ),
+        ({"failures": {"worker-a": (NOW - timedelta(minutes=30),) * 20}}, None),
+    ],
+)
+def test_why_a_device_takes_nothing_new(facts, words):
+    """Each reason in its own words; a device that flaps rests twice as long after each failure, 30 min at most."""
+    assert fleet_of([worker("worker-a")], **facts).absence("worker-a") == words
