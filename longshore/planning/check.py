@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from longshore.planning.fleet import Fleet
-from longshore.planning.occupancy import Occupancy
+from longshore.planning.steps import capacity, evictions
 from longshore.schemas.commands import Action
-from longshore.schemas.fleet import PlanningInput
+from longshore.schemas.fleet import PlanningInput, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
@@ -17,7 +17,9 @@ from longshore.schemas.slots import Slot
 
 def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> list[str]:
     """Return a sentence for each broken rule; a sound plan has none."""
-    fleet = Fleet(desired.workers, observed.devices, Occupancy(desired.workers, observed.slots))
+    # What was found in reports is in the ledger before anything is commanded.
+    before = reserve(observed.slots, plan.model_copy(update={"deployments": ()}))
+    fleet = Fleet.of(observed.model_copy(update={"slots": before}), desired)
     broken = list(_generations(plan, observed))
     for deployment in plan.deployments:
         slots = fleet.occupancy.of(deployment.deployment_id)
@@ -26,8 +28,11 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
             broken.extend(_fitting_action(deployment, command, slots.get(command.worker_id)))
             broken.extend(_right_device(deployment, command, slots, desired, fleet))
         broken.extend(_replicas(deployment, slots))
+        broken.extend(_recreated(deployment, observed))
+        broken.extend(_held(deployment, observed))
+    broken.extend(evictions(plan, before))
     if not broken:
-        broken.extend(_capacity(plan, observed, desired))
+        broken.extend(capacity(before, reserve(observed.slots, plan), desired))
     return broken
 
 
@@ -78,12 +83,17 @@ def _right_device(
             yield f"{name}: {command.action} on {worker_id}, which does not support its schema version"
         if slot is None and fleet.absence(worker_id):
             yield f"{name}: {command.action} on {worker_id}: {fleet.absence(worker_id)}"
+        newcomer = fleet.occupancy.claims(worker_id).get(name)
+        if newcomer is not None:
+            yield f"{name}: {command.action} on {worker_id}, where it makes room for {newcomer}"
 
 
 def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot]) -> Iterator[str]:
-    unloaded = {c.worker_id for c in deployment.commands if c.action is Action.UNLOAD}
+    """Count the replicas as they are meant to be: what has failed with its device, or goes later, is not among them."""
+    gone = {c.worker_id for c in deployment.commands if c.action is Action.UNLOAD}
+    gone |= {d.worker_id for d in deployment.deferred if d.action is Action.UNLOAD} | set(deployment.lost)
     loaded = {c.worker_id for c in deployment.commands if c.action is not Action.UNLOAD}
-    kept = {w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in unloaded}
+    kept = {w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in gone}
     after = len(kept | loaded)
     if after > deployment.replicas:
         yield f"{deployment.deployment_id}: {after} replicas where {deployment.replicas} are wanted"
@@ -95,20 +105,26 @@ def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot]) -> Iterator[st
         )
 
 
-def _capacity(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> Iterator[str]:
-    """Compare what is reserved while everything is under way; it only falls when devices answer."""
-    before = Occupancy(desired.workers, observed.slots)
-    after = Occupancy(desired.workers, reserve(observed.slots, plan))
-    for worker_id, worker in sorted(desired.workers.items()):
-        was, now = before.usage(worker_id), after.usage(worker_id)
-        limits = {
-            "memory": worker.capacity.memory_bytes,
-            "cpu": worker.capacity.max_cpu,
-            "gpu": worker.capacity.max_gpu,
-            "models": worker.capacity.max_models,
-        }
-        for resource, limit in limits.items():
-            taken = getattr(now, resource)
-            # What was above its limit before the plan may stay there, but nothing may be added. 1e-3: float noise.
-            if taken > limit + 1e-3 and taken > getattr(was, resource) + 1e-3:
-                yield f"{worker_id}: {taken:g} {resource} reserved, the limit is {limit:g}"
+def _recreated(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[str]:
+    """Nothing that serves is taken down for its own successor without a word, nor more at once than allowed."""
+    recreated = [command for command in deployment.commands if command.recreate]
+    for command in recreated:
+        where = f"{deployment.deployment_id}: {command.action} on {command.worker_id}"
+        if command.action is not Action.RELOAD or command.gap is None:
+            yield f"{where} recreates and does not say what its callers will notice"
+        if observed.limits.update_gap is UpdateGap.REFUSE:
+            yield f"{where} recreates, and gaps are refused"
+    if recreated and deployment.max_unavailable > observed.limits.max_unavailable:
+        allowed = f"{deployment.max_unavailable} at once, the limit is {observed.limits.max_unavailable}"
+        yield f"{deployment.deployment_id}: recreates {allowed}"
+
+
+def _held(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[str]:
+    name = deployment.deployment_id
+    for hold in observed.holds:
+        if hold.deployment_id != name or deployment.digest is None:
+            continue
+        for command in deployment.commands:
+            fills = command.action is not Action.UNLOAD and hold.digest in (None, deployment.digest)
+            if hold.kind == "paused" or fills:
+                yield f"{name}: {command.action} on {command.worker_id}, though it is {hold.kind}"
