@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
 
 from longshore.planning.occupancy import Occupancy
 from longshore.schemas.compatibility import matrix
@@ -19,6 +21,21 @@ from longshore.schemas.workers import WorkerConfig
 # How long a device that keeps failing takes nothing new after its last failure (FAULTS 89); doubled by each failure.
 _FLAP_BASE = timedelta(seconds=60)
 _FLAP_CAP = timedelta(minutes=30)
+
+
+# A device that is heard goes before one that may be in trouble, and both before one that was never heard.
+_TRUST = {Health.HEALTHY: 0, Health.RECOVERING: 1, Health.SUSPECT: 1, Health.UNKNOWN: 2, Health.FAILED: 3}
+
+
+class Repute(NamedTuple):
+    """What counts of a device besides its room."""
+
+    trust: int
+    """By its health: the smaller, the better."""
+    failures: int
+    """Within the last day."""
+    zone: str
+    """As git labels it; devices without a zone share one."""
 
 
 class Fleet:
@@ -58,7 +75,7 @@ class Fleet:
         self._suspects = {suspicion.pool: suspicion for suspicion in suspects}
         self._matching: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._supporting: dict[tuple[tuple[str, ...], str], bool] = {}
-        self._absences: dict[str, str | None] = {}
+        self._takers: dict[str, frozenset[str]] = {}
 
     @classmethod
     def of(cls, asked: PlanningInput, desired: RegistrySnapshot, suspects: Iterable[PoolSuspicion] = ()) -> Fleet:
@@ -94,17 +111,27 @@ class Fleet:
             self._supporting[key] = matrix().runs(*key)
         return self._supporting[key]
 
-    def zone(self, worker_id: str) -> str:
-        """Return the zone that git names for the device; devices without one share one."""
-        return self.workers[worker_id].labels.zone or ""
+    def takers(self, schema_version: str) -> frozenset[str]:
+        """Return the devices that take something new with a card of that version, if they have the room."""
+        if schema_version not in self._takers:  # asked for every deployment, and the same all the time
+            self._takers[schema_version] = frozenset(
+                w for w in self.workers if self.absence(w) is None and self.supports(w, schema_version)
+            )
+        return self._takers[schema_version]
+
+    @cached_property
+    def reputes(self) -> dict[str, Repute]:
+        """By worker id."""
+        return {
+            worker_id: Repute(
+                _TRUST[self.health(worker_id)], len(self._failures.get(worker_id, ())), worker.labels.zone or ""
+            )
+            for worker_id, worker in self.workers.items()
+        }
 
     def health(self, worker_id: str) -> Health:
         record = self._records.get(worker_id)
         return Health.UNKNOWN if record is None else record.health
-
-    def failures(self, worker_id: str) -> int:
-        """Return how often the device has failed within the last day."""
-        return len(self._failures.get(worker_id, ()))
 
     def suspicion(self, worker_id: str) -> PoolSuspicion | None:
         """Return why nothing is evicted on the device: too much of its pool is silent at once."""
@@ -120,11 +147,6 @@ class Fleet:
 
     def absence(self, worker_id: str) -> str | None:
         """Return why the device takes nothing new; what it holds is not judged by it."""
-        if worker_id not in self._absences:  # asked for every deployment, and the same all the time
-            self._absences[worker_id] = self._absence(worker_id)
-        return self._absences[worker_id]
-
-    def _absence(self, worker_id: str) -> str | None:
         record = self._records.get(worker_id)
         if record is not None and record.health is Health.FAILED:
             return "the device has failed: nothing was heard of it"

@@ -32,6 +32,14 @@ class Usage:
     cpu: float = 0.0
     gpu: int = 0
     models: int = 0
+    _room: tuple[float, float, int] | None = None
+
+    @property
+    def room(self) -> tuple[float, float, int]:
+        """Return what ranks the device: the smaller, the freer, first by memory, then by CPU, then by models."""
+        if self._room is None:  # every deployment asks every device, and few devices have changed in between
+            self._room = (-self.free_memory, -self.free_cpu, self.models)
+        return self._room
 
     @property
     def free_memory(self) -> float:
@@ -75,10 +83,12 @@ class Usage:
         self.cpu = round(self.cpu + sign * demand.cpu, _CPU_DIGITS)
         self.gpu += sign * demand.gpu
         self.models += sign * models
+        self._room = None
 
     def reset(self, demand: Demand, models: int) -> None:
         """Replace what is reserved."""
         self.memory, self.cpu, self.gpu, self.models = demand.memory, round(demand.cpu, _CPU_DIGITS), demand.gpu, models
+        self._room = None
 
 
 class Occupancy:
@@ -136,6 +146,10 @@ class Occupancy:
         if worker_id not in self._shared:
             return {}
         return {gone: slot.deployment_id for slot in self._by_worker[worker_id].values() for gone in _instead_of(slot)}
+
+    def away(self, deployment_id: str) -> frozenset[str]:
+        """Return the devices where a deployment makes room for another."""
+        return frozenset(worker_id for worker_id in self._shared if deployment_id in self.claims(worker_id))
 
     def put(self, slot: Slot) -> None:
         """Reserve `slot`, in place of what this deployment had on that device."""

@@ -17,10 +17,6 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection, Shortfall
 from longshore.schemas.slots import Demand, Slot
 
-# A device that is heard goes before one that may be in trouble, and both before one that was never heard.
-_TRUST = {Health.HEALTHY: 0, Health.RECOVERING: 1, Health.SUSPECT: 1, Health.UNKNOWN: 2, Health.FAILED: 3}
-
-
 # Trust, then room: the smaller, the better. Devices that fit in one zone are compared by it.
 Rank = tuple[int, float, float, int, int, str]
 
@@ -40,27 +36,29 @@ def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: s
     trust, the least priority of what goes, the fewest that go, and the same order again.
     """
     occupancy = fleet.occupancy
-    held = occupancy.of(target.deployment_id)
+    held, demand = occupancy.of(target.deployment_id), target.demand
     fitting: defaultdict[str, list[Rank]] = defaultdict(list)
     full: list[str] = []
     unfit: list[str] = []
+    takers, away, reputes = fleet.takers(schema_version), occupancy.away(target.deployment_id), fleet.reputes
     for worker_id in candidates:
-        if _barred(target, worker_id, schema_version, fleet):
+        if worker_id not in takers or worker_id in away:
             unfit.append(worker_id)
             continue
         usage = occupancy.usage(worker_id)
-        need, models = _need(target, worker_id, fleet) if worker_id in held else (target.demand, 1)
+        need, models = _need(target, worker_id, fleet) if worker_id in held else (demand, 1)
         if usage.fits(need, models):
-            fitting[fleet.zone(worker_id)].append(_rank(worker_id, usage, fleet))
+            trust, failures, zone = reputes[worker_id]
+            fitting[zone].append((trust, *usage.room, failures, worker_id))
         else:
             full.append(worker_id)
-    zones = Counter(fleet.zone(w) for w, slot in held.items() if _counts(slot, fleet))
+    zones = Counter(reputes[w].zone for w, slot in held.items() if _counts(slot, fleet))
     total, several = sum(len(ranks) for ranks in fitting.values()), len(fitting) > 1
     commands: list[PlannedCommand] = []
     for number, (worker_id, in_zone) in enumerate(_best(fitting, zones, count), start=1):
         reason = f"rank {number} of {total} that fit: {_room(occupancy.usage(worker_id))}"
         if several:
-            reason += f", {_spread(in_zone, fleet.zone(worker_id))}"
+            reason += f", {_spread(in_zone, reputes[worker_id].zone)}"
         command = PlannedCommand(action=Action.LOAD, worker_id=worker_id, reason=reason)
         occupancy.put(reserved(held.get(worker_id), target, command))
         commands.append(command)
@@ -70,20 +68,6 @@ def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: s
         taken = {command.worker_id for command in more}
         full = [worker_id for worker_id in full if worker_id not in taken]
     return Placed(tuple(commands), tuple(sorted((*unfit, *full))))
-
-
-def _barred(target: DeploymentPlan, worker_id: str, schema_version: str, fleet: Fleet) -> bool:
-    """Tell whether the device takes no replica, however much room it has."""
-    return (
-        fleet.absence(worker_id) is not None
-        or not fleet.supports(worker_id, schema_version)
-        or target.deployment_id in fleet.occupancy.claims(worker_id)
-    )
-
-
-def _rank(worker_id: str, usage: Usage, fleet: Fleet) -> Rank:
-    trust = _TRUST[fleet.health(worker_id)]
-    return (trust, -usage.free_memory, -usage.free_cpu, usage.models, fleet.failures(worker_id), worker_id)
 
 
 def _counts(slot: Slot, fleet: Fleet) -> bool:
@@ -115,13 +99,14 @@ def _with_evictions(
         chosen = choose(worker_id, target, *_need(target, worker_id, fleet), fleet)
         if isinstance(chosen, Eviction):
             options[worker_id] = chosen
-    ranks = {worker_id: _rank(worker_id, occupancy.usage(worker_id), fleet) for worker_id in options}
+    reputes = fleet.reputes
 
     def order(worker_id: str) -> tuple[object, ...]:
         victims = options[worker_id].victims
         dearest = max((fleet.priorities[slot.deployment_id] for slot in victims), default=0)
-        trust, *rest = ranks[worker_id]
-        return (trust, dearest, len(victims), zones[fleet.zone(worker_id)], *rest)
+        trust, failures, zone = reputes[worker_id]
+        room = occupancy.usage(worker_id).room
+        return (trust, dearest, len(victims), zones[zone], *room, failures, worker_id)
 
     commands: list[PlannedCommand] = []
     while options and len(commands) < count:
@@ -134,7 +119,7 @@ def _with_evictions(
             after=claim(eviction, target, fleet),
         )
         occupancy.put(reserved(occupancy.of(target.deployment_id).get(worker_id), target, command))
-        zones[fleet.zone(worker_id)] += 1
+        zones[reputes[worker_id].zone] += 1
         commands.append(command)
     return commands
 
@@ -164,15 +149,14 @@ def rejection(target: DeploymentPlan, worker_id: str, schema_version: str, fleet
     need, models = _need(target, worker_id, fleet)
     shortfalls = occupancy.usage(worker_id).shortfalls(need, models)
     reasons = [_lacks(shortfall, worker_id, occupancy) for shortfall in shortfalls]
-    if shortfalls and not _barred(target, worker_id, schema_version, fleet):
+    absence, newcomer = fleet.absence(worker_id), occupancy.claims(worker_id).get(target.deployment_id)
+    if shortfalls and worker_id in fleet.takers(schema_version) and newcomer is None:
         chosen = choose(worker_id, target, need, models, fleet)
         reasons.extend(chosen.reasons if isinstance(chosen, Veto) else ())
     if not fleet.supports(worker_id, schema_version):
         reasons.insert(0, unsupported(worker_id, schema_version, fleet))
-    newcomer = occupancy.claims(worker_id).get(target.deployment_id)
     if newcomer is not None:
         reasons.insert(0, f"makes room there for {newcomer}")
-    absence = fleet.absence(worker_id)
     if absence:
         reasons.insert(0, absence)
     return Rejection(worker_id=worker_id, reasons=tuple(reasons), shortfalls=shortfalls)
