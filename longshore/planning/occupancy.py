@@ -149,6 +149,8 @@ class Occupancy:
 
     def away(self, deployment_id: str) -> frozenset[str]:
         """Return the devices where a deployment makes room for another."""
+        if not self._shared:
+            return frozenset()
         return frozenset(worker_id for worker_id in self._shared if deployment_id in self.claims(worker_id))
 
     def put(self, slot: Slot) -> None:
@@ -162,8 +164,8 @@ class Occupancy:
             usage.reset(*_sum(self._by_worker[slot.worker_id]))
             return
         if before is not None:
-            usage.take(before.reserved, 1, sign=-1)
-        usage.take(slot.reserved, 1)
+            usage.take(_reserved(before), 1, sign=-1)
+        usage.take(_reserved(slot), 1)
 
     def need(self, slot: Slot) -> tuple[Demand, int]:
         """Return what `slot` takes on top of what this deployment has on that device, and how many models."""
@@ -189,6 +191,11 @@ class Occupancy:
 def amount(resource: str, number: float) -> str:
     """Return an amount of a resource as people write it."""
     return format_memory(int(number)) if resource == "memory" else f"{number:g}"
+
+
+def _reserved(slot: Slot) -> Demand:
+    """Return `slot.reserved`, without making a sum of one: most slots have nothing beside them."""
+    return slot.demand if slot.previous_demand is None else slot.reserved
 
 
 def _instead_of(slot: Slot) -> tuple[str, ...]:
