@@ -11,14 +11,19 @@ A slot reserves what may be on its device in the worst case, until the device ha
     RELOAD  of a READY slot                     the new version and the one that serves
             over a RELOAD that has not ended    the new version, and the larger of the two before it
                                                 (just as before, where the new version is the same)
+            that recreates                      the larger of the new version and of what it replaces
     UNLOAD                                      what was reserved, until it is confirmed
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Mapping
+
 from longshore.schemas.commands import Action
 from longshore.schemas.fleet import SlotSettled
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.slots import Demand, Slot
 
@@ -30,10 +35,17 @@ def reserve(slots: tuple[Slot, ...], plan: Plan) -> tuple[Slot, ...]:
     """Return the slots as they stand once `plan` is decided, its commands still under way.
 
     A slot on a device that the plan no longer knows is freed: the device has left git, and no command can reach it.
+    What the plan has adopted is taken in first, where nothing is known of it. A commit is a retry: failures count anew.
     """
     configured = set(plan.workers)
-    ledger = {key_of(slot): slot for slot in slots if slot.worker_id in configured}
+    ledger = {key_of(slot): slot for slot in (*plan.adopted, *slots) if slot.worker_id in configured}
+    if plan.cause is None:
+        ledger = {key: slot.model_copy(update={"failures": 0}) for key, slot in ledger.items()}
     for deployment in plan.deployments:
+        for worker_id in deployment.lost:
+            key = (deployment.deployment_id, worker_id)
+            if key in ledger:
+                ledger[key] = ledger[key].model_copy(update={"replaced": True})
         for command in deployment.commands:
             key = (deployment.deployment_id, command.worker_id)
             ledger[key] = reserved(ledger.get(key), deployment, command)
@@ -45,7 +57,8 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
     if command.action is Action.UNLOAD:
         if slot is None:
             raise ValueError(f"{command.worker_id} holds no {deployment.deployment_id} that could be unloaded")
-        return slot.model_copy(update={"generation": deployment.generation, "state": ModelState.UNLOADING})
+        going = {"generation": deployment.generation, "state": ModelState.UNLOADING, "replaced": False}
+        return slot.model_copy(update=going | {"before": _before(slot)})
     if deployment.version is None or deployment.digest is None:
         raise ValueError(f"the plan of {deployment.deployment_id} names no version to {command.action}")
     return Slot(
@@ -60,6 +73,9 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
         previous_version=command.previous_version,
         previous_digest=command.previous_digest,
         previous_demand=_still_there(slot, deployment.digest),
+        before=_before(slot),
+        failures=slot.failures if slot else 0,
+        failed_at=slot.failed_at if slot else None,
         instead_of=tuple(awaited.deployment_id for awaited in command.after),
         recreate=command.recreate,
         reason=command.reason,
@@ -84,6 +100,24 @@ def settle(slots: tuple[Slot, ...], event: SlotSettled) -> tuple[Slot, ...]:
     return _ordered(ledger)
 
 
+def stamp(
+    applied_sha: str | None,
+    generation: int,
+    slots: Iterable[Slot],
+    cordons: Mapping[str, Cordon],
+    holds: Iterable[Hold],
+) -> str:
+    """Return a hash, 16 hex digits, of what a plan builds on and then changes, whatever the order of the parts."""
+    known = [
+        applied_sha,
+        generation,
+        sorted(slot.model_dump_json() for slot in slots),
+        sorted(cordon.model_dump_json() for cordon in cordons.values()),
+        sorted(hold.model_dump_json() for hold in holds),
+    ]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
 def key_of(slot: Slot) -> Key:
     return (slot.deployment_id, slot.worker_id)
 
@@ -96,6 +130,7 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
         "previous_version": None,
         "previous_digest": None,
         "previous_demand": None,
+        "before": None,
         "instead_of": (),
         "recreate": False,
     }
@@ -104,6 +139,13 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
         old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": slot.previous_demand}
         return slot.model_copy(update=ended | old)
     return slot.model_copy(update=ended)
+
+
+def _before(slot: Slot | None) -> ModelState | None:
+    """Return the settled state to which an UNLOAD that never began goes back."""
+    if slot is None or slot.state in (ModelState.READY, ModelState.FAILED):
+        return slot and slot.state
+    return slot.before
 
 
 def _still_there(slot: Slot | None, next_digest: str) -> Demand | None:

@@ -152,6 +152,8 @@ class DeploymentPlan(Message):
     """Devices that have failed: their slots count as `replaced`, and nothing is commanded to them."""
     max_unavailable: int = 1
     """How many replicas may be recreated at once."""
+    held: str = ""
+    """What keeps the desired version from being brought anywhere: paused, aborted or quarantined, by whom and why."""
 
 
 class Goal(Message):
@@ -181,3 +183,8 @@ class Plan(Message):
     """Only of a reconciliation."""
     suspects: tuple[PoolSuspicion, ...] = ()
     """Pools in which nothing lost is replaced and nothing evicted."""
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether the ledger is another one after this plan; else it only says what cannot be done now."""
+        return bool(self.adopted) or any(deployment.commands or deployment.lost for deployment in self.deployments)

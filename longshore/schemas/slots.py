@@ -69,5 +69,6 @@ class Slot(Message):
 
     @property
     def reserved(self) -> Demand:
-        """All that this slot takes of its device."""
-        return self.demand + (self.previous_demand or Demand())
+        """All that this slot takes of its device, not looking at what it is there instead of."""
+        beside = self.previous_demand or Demand()
+        return self.demand.at_least(beside) if self.recreate else self.demand + beside

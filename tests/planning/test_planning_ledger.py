@@ -4,8 +4,10 @@ from fleets import Wanted, answered, observed, registry, worker
 
 from longshore.planning.plan import make_plan
 from longshore.schemas.fleet import SlotSettled
-from longshore.schemas.ledger import reserve, settle
+from longshore.schemas.ledger import reserve, settle, stamp
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.orders import Cordon, Hold
+from longshore.schemas.plans import Cause, CauseKind
 from longshore.schemas.quantities import parse_memory
 
 ONE = [worker("worker-a")]
@@ -92,3 +94,63 @@ def test_reserving_twice_is_reserving_once():
     plan = pushed(slots, Wanted("m", "1.1.0", memory="5Gi"))
     once = reserve(slots, plan)
     assert reserve(once, plan) == once
+
+
+def test_recreate_reserves_the_larger_of_the_two_and_fails_for_good():
+    """The two are never there together, so what fails then leaves nothing that serves."""
+    slots = answered((), pushed((), Wanted("m", "1.0.0", memory="8Gi")))
+    plan = pushed(slots, Wanted("m", "1.1.0", memory="5Gi"))
+    command = plan.deployments[0].commands[0].model_copy(update={"recreate": True})
+    (slot,) = reserve(slots, with_deployment(plan, commands=(command,)))
+    assert slot.reserved.memory == parse_memory("8Gi")
+    (failed,) = settled((slot,), ModelState.FAILED, code="RUNNER_OOM")
+    assert (failed.version, failed.reserved.memory, failed.recreate) == ("1.1.0", parse_memory("5Gi"), False)
+
+
+def test_unload_remembers_what_it_takes_away():
+    """An UNLOAD that never began goes back to it, also when a newer plan has carried it on."""
+    slots = answered((), pushed((), Wanted("m")))
+    off = pushed(slots, Wanted("m", enabled=False))
+    for _ in range(2):
+        slots = reserve(slots, off)
+        assert [(slot.state, slot.before) for slot in slots] == [(ModelState.UNLOADING, ModelState.READY)]
+
+
+def test_lost_slots_are_marked_and_failures_are_counted_per_commit():
+    """A plan's word on devices that have failed stays; a commit is a retry, a reconciliation is not."""
+    slots = answered((), pushed((), Wanted("m")), {"worker-a": "RUNNER_OOM"})
+    slots = tuple(slot.model_copy(update={"failures": 3}) for slot in slots)
+    plan = with_deployment(pushed(slots, Wanted("m", "1.1.0")), commands=(), lost=("worker-a", "worker-x"))
+    assert [(slot.replaced, slot.failures) for slot in reserve(slots, plan)] == [(True, 0)]
+    cause = Cause(kind=CauseKind.DRIFT, words="worker-a has failed")
+    assert [slot.failures for slot in reserve(slots, plan.model_copy(update={"cause": cause}))] == [3]
+
+
+def test_adopted_slots_do_not_overwrite_what_is_known():
+    """They were found in a report, and a report may be older than the ledger."""
+    (slot,) = answered((), pushed((), Wanted("m")))
+    plan = pushed((slot,), Wanted("m"))
+    found = slot.model_copy(update={"generation": 0})
+    other = found.model_copy(update={"deployment_id": "n"})
+    assert reserve((slot,), plan.model_copy(update={"adopted": (found, other)})) == (slot, other)
+
+
+def test_stamp_tells_ledgers_apart_and_not_their_order():
+    """Whatever a plan builds on is in it."""
+    one, other = answered((), pushed((), Wanted("m"), Wanted("n")))
+    known = stamp("a", 1, (one, other), {}, ())
+    assert known == stamp("a", 1, (other, one), {}, ())
+    cordon, hold = Cordon(worker_id="w", kind="drain"), Hold(deployment_id="m", kind="paused")
+    others = [
+        stamp("b", 1, (one, other), {}, ()),
+        stamp("a", 2, (one, other), {}, ()),
+        stamp("a", 1, (one,), {}, ()),
+        stamp("a", 1, (one, other), {"w": cordon}, ()),
+        stamp("a", 1, (one, other), {}, (hold,)),
+    ]
+    assert len({known, *others}) == 6
+
+
+def with_deployment(plan, **facts):
+    (deployment,) = plan.deployments
+    return plan.model_copy(update={"deployments": (deployment.model_copy(update=facts),)})
