@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world
 
-from longshore.schemas.devices import DeviceInput, DeviceStatus, DeviceView, Health, ModelReport, PresenceIntervals
+from longshore.activities.device_facts import facts_of
+from longshore.schemas.devices import (
+    DeviceFacts,
+    DeviceInput,
+    DeviceStatus,
+    DeviceView,
+    Health,
+    ModelReport,
+    PresenceIntervals,
+)
 from longshore.schemas.lifecycle import ModelState
 from longshore.telemetry import events
 from longshore.workflows import conventions
@@ -199,6 +208,28 @@ async def test_a_new_run_keeps_what_was_heard(short_lived: Watched) -> None:
     assert view.health is Health.HEALTHY
     assert view.report is not None
     assert await short_lived.told() == ["healthy"]
+
+
+async def test_facts_are_read_from_the_last_heartbeat(watched: Watched) -> None:
+    """What no material change has told (the last request, the caches) is in the heartbeats; who is away is left out."""
+    device = await watched.world.device("worker-a")
+    device.models["ten"] = ModelReport(deployment_id="ten", state=ModelState.READY, generation=7, load_seconds=40.0)
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    asked = datetime(2026, 1, 1, tzinfo=UTC)
+    device.models["ten"] = device.models["ten"].model_copy(update={"last_inference": asked})
+    await device.beat()
+    workers = ("worker-a", "worker-b")
+
+    async def facts() -> DeviceFacts | None:
+        ids = {worker_id: conventions.device_workflow_id(worker_id) for worker_id in workers}
+        found = await facts_of(watched.world.client, ids)
+        assert found.keys() == {"worker-a"}
+        return found["worker-a"] if found["worker-a"].last_inference else None
+
+    told = await eventually(facts, "the heartbeat is read")
+    assert (told.last_inference, told.load_seconds) == ({"ten": asked}, {"ten": 40.0})
+    assert told.age is not None
 
 
 async def _held(device: FakeDevice) -> None:

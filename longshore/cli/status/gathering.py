@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio.client import (
@@ -12,14 +12,14 @@ from temporalio.client import (
     WorkflowExecution,
     WorkflowExecutionStatus,
     WorkflowFailureError,
-    WorkflowHandle,
     WorkflowQueryFailedError,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from longshore.activities.device_facts import AT_ONCE, with_heartbeat
 from longshore.cli.status.facts import CommitStatus, Status, status_of
 from longshore.schemas.commits import CommitResult
-from longshore.schemas.devices import DeviceReport, DeviceView
+from longshore.schemas.devices import DeviceView
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.workflows.conventions import commit_workflow_id, device_workflow_id, fleet_workflow_id
@@ -30,9 +30,6 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 # An operator wants the commit just pushed, and what was before it.
 COMMITS_SHOWN = 3
 ISSUES_SHOWN = 10
-
-# Queries under way at once: a fleet of hundreds of devices is asked in a second, without a burst.
-AT_ONCE = 50
 
 Answer = TypeVar("Answer")
 
@@ -68,20 +65,7 @@ async def _device(client: Client, worker_id: str, turn: asyncio.Semaphore) -> De
     handle = client.get_workflow_handle(device_workflow_id(worker_id))
     async with turn:
         view = await _answered(lambda: handle.query("device", result_type=DeviceView, rpc_timeout=ANSWER_TIMEOUT))
-        return view and await _with_heartbeat(client, handle, view)
-
-
-async def _with_heartbeat(client: Client, handle: WorkflowHandle[object, object], view: DeviceView) -> DeviceView:
-    """Add what the device's held presence has said since: its heartbeats carry the full report (DESIGN §3)."""
-    described = (await handle.describe()).raw_description
-    for pending in described.pending_activities:
-        if pending.activity_type.name != "report_presence" or not pending.HasField("last_heartbeat_time"):
-            continue
-        heard = pending.last_heartbeat_time.ToDatetime(UTC)
-        if view.last_evidence is None or heard > view.last_evidence:
-            details = await client.data_converter.decode(pending.heartbeat_details.payloads, [DeviceReport])
-            return view.model_copy(update={"last_evidence": heard, "report": details[0] if details else view.report})
-    return view
+        return view and await with_heartbeat(client, handle, view)
 
 
 async def _commits(client: Client, registry: str) -> list[CommitStatus]:
