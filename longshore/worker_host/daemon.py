@@ -92,14 +92,16 @@ class Daemon:
             ack_timeout=settings.ack_timeout.total_seconds(),
         )
         self._paths = paths
+        artifacts = Artifacts(state.cache, storage)
         outside = Outside(
             paths=paths,
-            stores=Stores(Checkouts(state.cache, git), self._environments, Artifacts(state.cache, storage)),
+            stores=Stores(Checkouts(state.cache, git), self._environments, artifacts),
             runners=self._supervisor,
             traffic=self._traffic,
             stats=self._stats,
             pythons=self._pythons,
             breakers=self._breaker_reports,
+            cached=artifacts.cached,
         )
         self._host = WorkerHost(settings, worker, journal, outside)
         self._agent = Agent(settings, worker.worker_id, self._host, self._host.presence)

@@ -39,6 +39,8 @@ class Outside:
     """Instance id → Envoy's counters."""
     pythons: Callable[[], tuple[str, ...]]
     breakers: Callable[[], tuple[BreakerReport, ...]]
+    cached: Callable[[], Awaitable[tuple[str, ...]]]
+    """What a report says of the artifacts on the disk."""
 
 
 class WorkerHost:
@@ -88,6 +90,7 @@ class WorkerHost:
             progress=self.commands.progress,
             pythons=outside.pythons,
             breakers=outside.breakers,
+            cached=outside.cached,
             data_address=settings.listen,
             clock=_now,
         )

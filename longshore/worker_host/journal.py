@@ -53,6 +53,10 @@ class Record(Message):
     """What callers are told while nothing serves; None where the device never heard of the deployment, or forgot it."""
     endpoint: str | None = None
     """The manifest's endpoint, so that its callers are told, too."""
+    load_seconds: float | None = None
+    """How long the last LOAD or RELOAD that brought something here took, its wait in the queue left out."""
+    fetch_seconds: float | None = None
+    """How much of that went into bringing its files and packages here."""
     completed: CommandResult | None = None
     """The result of the last completed generation, as long as it still holds."""
     error: Failure | None = None

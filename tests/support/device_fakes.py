@@ -273,6 +273,7 @@ class Device:
             stats=self._stats,
             pythons=lambda: ("3.11",),
             breakers=tuple,
+            cached=self._cached,
         )
         self.host = WorkerHost(settings, self.worker, self.journal, outside)
         self.runners.on_exit = self.host.recovery.runner_exited
@@ -286,6 +287,9 @@ class Device:
 
     def record(self, deployment_id: str = "echo") -> Any:
         return self.host.models.get(deployment_id)
+
+    async def _cached(self) -> tuple[str, ...]:
+        return ("0123456789ab",)
 
     async def _stats(self) -> dict[str, Any]:
         return self.counters

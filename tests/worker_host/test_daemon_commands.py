@@ -13,7 +13,7 @@ from longshore.schemas.commands import UnloadReason
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.commands.execution import AT_ONCE
-from longshore.worker_host.commands.steps import LOAD, RELOAD, UNLOAD
+from longshore.worker_host.commands.steps import LOAD, RELOAD, UNLOAD, timings
 from longshore.worker_host.proxy import routes
 from longshore.worker_host.runners.instances import RunPaths
 
@@ -38,6 +38,21 @@ async def test_a_load_ends_with_traffic_and_every_step_timed(device):
     assert set(result.step_seconds) == set(LOAD)
     assert device.traffic.serving() == "1.0.0"
     assert device.record().loaded_at is not None
+
+
+def test_fetching_at_once_is_counted_once():
+    """Code, packages and files arrive side by side: the longest of them is what a load waited for."""
+    seconds = {"code_checkout": 1.0, "environment_preparation": 30.0, "artifact_download": 20.0}
+    assert timings({**seconds, "model_initialization": 5.0}) == {"load_seconds": 35.0, "fetch_seconds": 30.0}
+
+
+async def test_a_new_generation_of_what_runs_keeps_its_timings(device):
+    """A command that brought nothing up says nothing of how long that takes."""
+    await device.execute(load())
+    took = device.record().load_seconds
+    await device.execute(load(generation=2))
+    assert took is not None
+    assert device.record().load_seconds == took
 
 
 async def test_progress_only_grows_and_names_the_steps(device):

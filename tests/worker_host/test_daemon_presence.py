@@ -6,13 +6,14 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from device_fakes import WORKER_ID, Device, load, until
+from device_fakes import WORKER_ID, Device, load, unload, until
 from temporalio.client import AsyncActivityCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.schemas.devices import DeviceStatus, PresenceRequest
-from longshore.schemas.failures import LongshoreError
+from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.slots import Demand
 
 
 class FakeServer:
@@ -154,6 +155,30 @@ async def test_reports_count_what_envoy_has_answered(device):
     assert second.sequence == first.sequence + 1
     assert (second.capacity.used_memory, second.capacity.loaded_models) == (2**30, 1)
     assert second.digest == first.digest
+
+
+async def test_reports_say_what_plans_need(device):
+    """What a model takes and took to bring here, what the caches hold, and the highest generation of anything."""
+    await device.execute(load(generation=3))
+    await device.execute(load(generation=8, deployment_id="gone"))
+    await device.execute(unload(9, deployment_id="gone"))
+    report = await device.host.reporter.report()
+    [model] = report.models
+    assert (model.deployment_id, model.reserved) == ("echo", Demand(memory=2**30, cpu=1.0))
+    assert model.load_seconds >= model.fetch_seconds >= 0
+    assert (report.highest_generation, report.cached, report.draining) == (9, ("0123456789ab",), False)
+
+
+async def test_a_model_whose_runner_died_keeps_what_it_needs(device):
+    """While nothing of it runs, a model that is on its way back says what it will take."""
+    await device.execute(load())
+    [instance] = device.runners.running()
+    device.runners.gate.clear()
+    await device.runners.stop(instance.instance_id)
+    device.host.recovery.runner_exited(instance, Failure(code="RUNNER_CRASHED", message="killed"))
+    [model] = (await device.host.reporter.report()).models
+    assert (model.state, model.reserved) == (ModelState.LOADING, Demand(memory=2**30, cpu=1.0))
+    await device.host.recovery.stop()
 
 
 async def test_a_full_disk_does_not_silence_the_device(device, server, monkeypatch):

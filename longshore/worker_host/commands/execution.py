@@ -17,6 +17,7 @@ from longshore.schemas.commands import CommandResult, LoadCommand, ReloadCommand
 from longshore.schemas.devices import RetryState
 from longshore.schemas.failures import Backoff, Category, LongshoreError
 from longshore.schemas.lifecycle import ModelState
+from longshore.worker_host.commands import steps
 from longshore.worker_host.commands.attempts import Attempt, defect
 from longshore.worker_host.commands.command_queue import CommandQueue, Rank, Turn
 from longshore.worker_host.commands.lifecycle import Event
@@ -179,7 +180,9 @@ class Commands:
             digest=record.spec.digest if record.spec else None,
             step_seconds=attempt.steps.seconds,
         )
-        self._models.update(command.deployment_id, completed=result, error=None, retry=None)
+        self._models.update(
+            command.deployment_id, completed=result, error=None, retry=None, **steps.timings(attempt.steps.seconds)
+        )
         return result
 
     def _failed(self, command: AnyCommand, error: LongshoreError, attempt: Attempt) -> CommandFailed:

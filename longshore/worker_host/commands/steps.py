@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -49,6 +49,20 @@ UNLOAD = (
     "resource_cleanup",
     "model_removal",
 )
+
+
+# These run at once.
+_FETCHING = ("code_checkout", "environment_preparation", "artifact_download")
+
+
+def timings(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return `load_seconds` and `fetch_seconds` of a completed command; nothing where it brought no model up."""
+    if "model_initialization" not in seconds:
+        return {}
+    fetching = [seconds[name] for name in _FETCHING if name in seconds]
+    fetch = max(fetching, default=0.0)
+    whole = sum(seconds.values()) - sum(fetching) + fetch
+    return {"load_seconds": round(whole, 3), "fetch_seconds": round(fetch, 3)}
 
 
 class Steps:

@@ -28,6 +28,12 @@ from longshore.worker_host.stores.storages import storage_for
 
 log = structlog.get_logger()
 
+# Objects named in a report: it goes out every 30 s, and what was used long before is collected first.
+_TOLD = 100
+
+# Hex digits of a digest that tell objects apart: 48 bits.
+_TOLD_DIGITS = 12
+
 # A configuration file has neither checksum nor size on the card; a larger one than this, in bytes, is no such file.
 CONFIG_LIMIT = 16 * 1024 * 1024
 
@@ -77,6 +83,15 @@ class Artifacts:
         if artifacts.config_path:
             digests.append(await self._object(storage, _Wanted(artifacts.config_path, None, CONFIG_LIMIT, _silent)))
         return await self._view(dict(zip(names, digests, strict=True)))
+
+    async def cached(self) -> tuple[str, ...]:
+        """Return the first digits of the sha256 of what is here, the last used first; at most 100."""
+        try:
+            digests = await in_thread(self._objects.newest, _TOLD)
+        except OSError as error:  # a report with nothing of it is better than none
+            log.warning("cache_unreadable", error=str(error))
+            return ()
+        return tuple(digest[:_TOLD_DIGITS] for digest in digests)
 
     def _storage(self, storage_type: str) -> Storage:
         if storage_type not in self._storages:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 
 import pytest
 import structlog
@@ -298,3 +299,19 @@ async def test_a_store_we_do_not_speak_to_is_named(artifacts, kind):
     failure = await failing(artifacts, card("gs://bucket/model.bin", storage_type=kind))
     assert failure.code == "STORAGE_UNSUPPORTED"
     assert kind in failure.message
+
+
+async def test_what_is_cached_is_told_newest_first(artifacts, artifact_server, model):
+    """A plan learns from the first digits of each object what need not be fetched again."""
+    other = artifact_server.put("/v1/other.bin", OTHER)
+    assert await artifacts.cached() == ()
+    for url in (model, other):
+        await artifacts.materialise(card(url), silent)
+    os.utime(artifacts._objects.entry(SHA), (0, 0))
+    assert await artifacts.cached() == (hashlib.sha256(OTHER).hexdigest()[:12], SHA[:12])
+
+
+async def test_an_unreadable_cache_names_nothing(artifacts, cache):
+    """A sick disk costs the report this one line, not itself."""
+    shutil.rmtree(cache / "objects")
+    assert await artifacts.cached() == ()
