@@ -38,6 +38,8 @@ class Entities:
         self._client = client
         self._settings = settings
         self._registry = settings.name
+        self._configured: set[str] = set()
+        """Devices that have our intervals: they cannot change before this process ends."""
 
     async def start_fleet(self) -> None:
         """Start the fleet where it is not running, and give it our settings in either case."""
@@ -129,7 +131,10 @@ class Entities:
             task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             static_summary=f"whether {worker_id} is there",
+            start_signal=None if worker_id in self._configured else "configure",
+            start_signal_args=[self._settings.presence],
         )
+        self._configured.add(worker_id)
 
     async def _set_target(self, target: RolloutTarget) -> None:
         await self._client.start_workflow(

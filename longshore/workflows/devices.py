@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, FailureError, TimeoutError, TimeoutType  # noqa: A004 (Temporal's)
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import (
+    ActivityError,
+    FailureError,
+    TimeoutError,  # noqa: A004 (Temporal's)
+    TimeoutType,
+    is_cancelled_exception,
+)
 
-from longshore.activities.devices import DeviceActivities
 from longshore.schemas.devices import (
     DeviceInput,
     DeviceRecord,
@@ -16,10 +22,17 @@ from longshore.schemas.devices import (
     DeviceStatus,
     DeviceView,
     Health,
+    ModelReport,
+    PresenceIntervals,
     PresenceRequest,
+    Told,
 )
+from longshore.schemas.evidence import Judged, judge
 from longshore.workflows import conventions, stories
 from longshore.workflows.fleet import FleetWorkflow
+
+# Characters of an unreadable reply's fault that are logged.
+_QUOTED = 500
 
 GOODBYES = frozenset({DeviceStatus.LEAVING, DeviceStatus.RESTARTING})
 
@@ -30,11 +43,15 @@ class DeviceWorkflow:
     def __init__(self, start: DeviceInput) -> None:
         self._worker_id = start.worker_id
         self._registry = start.registry
-        self._intervals = start.intervals
+        self._intervals = self._wanted_intervals = start.intervals
         self._told = start.record
         self._health = start.health
         self._report = start.report
         self._last_evidence = start.last_evidence
+        self._flags = start.record.flags if start.record else ()
+        self._seen_digest = start.report.digest if start.report else None
+        self._asking: workflow.ActivityHandle[RawValue] | None = None
+        self._brain = workflow.patched(conventions.BRAIN)
 
     @workflow.run
     async def run(self, start: DeviceInput) -> None:  # noqa: ARG002 (taken by __init__: a query may come before this)
@@ -52,13 +69,22 @@ class DeviceWorkflow:
             DeviceInput(
                 worker_id=self._worker_id,
                 registry=self._registry,
-                intervals=self._intervals,
+                intervals=self._wanted_intervals,
                 health=self._health,
                 record=self._told,
                 report=self._report,
                 last_evidence=self._last_evidence,
             )
         )
+
+    @workflow.signal(description="Judge by these intervals from now on")
+    def configure(self, intervals: PresenceIntervals) -> None:
+        self._wanted_intervals = intervals
+        if self._brain and intervals != self._intervals:
+            self._intervals = intervals
+            if self._asking is not None:
+                # The presence that is held goes by the old ones: the device ends it at its next heartbeat.
+                self._asking.cancel()
 
     @workflow.query(description="Health, last evidence and the last full report")
     def device(self) -> DeviceView:
@@ -108,39 +134,80 @@ class DeviceWorkflow:
     async def _ask(self, *, hold: bool, schedule_to_start: timedelta, start_to_close: timedelta) -> bool:
         """Ask for one report; return whether it came."""
         self._tell_story()
+        intervals = self._intervals
         try:
-            report = await workflow.execute_activity_method(
-                DeviceActivities.report_presence,
-                PresenceRequest(
-                    worker_id=self._worker_id, seen_digest=self._report.digest if self._report else None, hold=hold
-                ),
+            # As it came: a reply that cannot be read would otherwise fail the whole run, from outside of this block.
+            self._asking = workflow.start_activity(
+                "report_presence",
+                PresenceRequest(worker_id=self._worker_id, seen_digest=self._seen_digest, hold=hold),
+                result_type=RawValue,
                 task_queue=conventions.device_queue(self._worker_id),
                 schedule_to_start_timeout=schedule_to_start,
                 start_to_close_timeout=start_to_close,
-                heartbeat_timeout=self._intervals.suspect_after,
+                heartbeat_timeout=intervals.suspect_after,
                 retry_policy=RetryPolicy(maximum_attempts=1),  # what silence means is decided here
+                # What `configure` withdraws is answered all the same: the device says its last word on it.
+                cancellation_type=(
+                    workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+                    if self._brain
+                    else workflow.ActivityCancellationType.TRY_CANCEL
+                ),
                 summary=f"{self._health}: {'report when something changes' if hold else 'report now'}",
             )
+            reply = await self._asking
         except ActivityError as error:
-            self._consider(error)
+            if self._brain and is_cancelled_exception(
+                error
+            ):  # nobody had picked it up when `configure` withdrew it: ask anew
+                return True
+            self._consider(error, intervals)
             if not isinstance(error.cause, TimeoutError):
                 await workflow.sleep(self._intervals.ping_timeout)  # refused at once: do not ask in a busy loop
             return False
-        self._report = report
+        finally:
+            self._asking = None
+        if not self._believe(lambda: workflow.payload_converter().from_payload(reply.payload, DeviceReport)):
+            await workflow.sleep(self._intervals.ping_timeout)  # as when it refuses
+            return False
         self._last_evidence = workflow.now()
         self._judge(Health.RECOVERING if self._health is Health.FAILED else Health.HEALTHY)
         return True
 
-    def _consider(self, error: ActivityError) -> None:
+    def _believe(self, read: Callable[[], DeviceReport], heard: datetime | None = None) -> bool:
+        """Take a report over, so far as it can be read and is to be believed; return whether it is evidence.
+
+        `heard`: when it came, where that is not now.
+        """
+        digest, fault = None, ""
+        try:
+            report = read()
+            digest = report.digest
+            # An old run believes what it always believed.
+            now = heard or workflow.now()
+            judged = judge(self._report, report, self._worker_id, now) if self._brain else Judged(report)
+        except Exception as error:  # noqa: BLE001 (whatever a device sends, only this device may suffer from it)
+            judged = Judged(None, ("DEVICE_REPLY_INVALID",))
+            fault = str(error)[:_QUOTED]
+        if set(judged.flags) - set(self._flags):
+            context = {"worker_id": self._worker_id, "codes": judged.flags, "error": fault}
+            workflow.logger.warning("device_report_odd", extra={"context": context})
+        self._flags = judged.flags
+        if judged.report is None:
+            return False
+        self._report, self._seen_digest = judged.report, digest
+        return True
+
+    def _consider(self, error: ActivityError, intervals: PresenceIntervals) -> None:
         """Take the last heartbeat of an ended presence as evidence, of the age that its time-out implies."""
         cause = error.cause
         if not isinstance(cause, TimeoutError) or not cause.last_heartbeat_details:
             return
-        silence = self._intervals.suspect_after if cause.type is TimeoutType.HEARTBEAT else self._intervals.heartbeat
+        silence = intervals.suspect_after if cause.type is TimeoutType.HEARTBEAT else intervals.heartbeat
         seen = workflow.now() - silence
         if self._last_evidence is None or seen > self._last_evidence:
-            self._last_evidence = seen
-            self._report = DeviceReport.model_validate(cause.last_heartbeat_details[0])
+            details = cause.last_heartbeat_details[0]
+            if self._believe(lambda: DeviceReport.model_validate(details), seen):
+                self._last_evidence = seen
 
     def _judge(self, health: Health) -> None:
         if health is not self._health:
@@ -174,15 +241,24 @@ class DeviceWorkflow:
     def _record(self) -> DeviceRecord:
         report = self._report
         if report is None:
-            return DeviceRecord(worker_id=self._worker_id, health=self._health)
-        return DeviceRecord(
+            return DeviceRecord(worker_id=self._worker_id, health=self._health, flags=self._flags)
+        record = DeviceRecord(
             worker_id=self._worker_id,
             health=self._health,
             status=report.status,
             boot_id=report.boot_id,
-            slots={m.deployment_id: f"{m.state}:{m.generation}:{(m.digest or '')[:8]}" for m in report.models},
+            slots={model.deployment_id: _slot_text(model, with_code=self._brain) for model in report.models},
         )
+        if not self._brain:  # an old run tells the fleet what it always told, whenever it always told it
+            return record
+        more = {"draining": report.draining, "generation": report.highest_generation, "flags": self._flags}
+        return record.model_copy(update=more)
 
     def _tell_story(self) -> None:
-        story = stories.device_story(self._worker_id, self._health, self._last_evidence, self._report)
+        story = stories.device_story(self._worker_id, self._health, self._last_evidence, self._report, self._flags)
         workflow.set_current_details(story)
+
+
+def _slot_text(model: ModelReport, *, with_code: bool) -> str:
+    code = model.error.code if with_code and model.error else None
+    return str(Told(model.state, model.generation, (model.digest or "")[:8], code))

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from longshore.schemas.commits import CommitOutcome, ValidationResult
 from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
+from longshore.schemas.failures import FAILURES
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget
@@ -116,14 +117,22 @@ def rollout_story(target: RolloutTarget, progress: Mapping[str, str]) -> str:
     )
 
 
-def device_story(worker_id: str, health: Health, last_evidence: datetime | None, report: DeviceReport | None) -> str:
+def device_story(
+    worker_id: str,
+    health: Health,
+    last_evidence: datetime | None,
+    report: DeviceReport | None,
+    flags: Iterable[str] = (),
+) -> str:
     heard = last_evidence.strftime("%Y-%m-%d %H:%M:%S UTC") if last_evidence else "never"
     parts = [f"**{worker_id} is {health}**; last evidence of it: {heard}"]
     if report is not None:
-        parts.append(f"It says: {report.status}; data plane at `{report.data_address or 'unknown'}`")
+        says = f"{report.status}, draining" if report.draining else report.status
+        parts.append(f"It says: {says}; data plane at `{report.data_address or 'unknown'}`")
         rows = [(m.deployment_id, m.version or "", m.state, m.generation, m.error or "") for m in report.models]
         parts.append(table(("deployment", "version", "state", "generation", "failure"), rows))
-    return "\n\n".join(parts)
+    odd = [f"{code}: {FAILURES[code].remedy}" for code in flags]
+    return "\n\n".join([*parts, *([f"### Odd about its reports\n\n{bullets(odd)}"] if odd else [])])
 
 
 def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:

@@ -7,18 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.client import AsyncActivityCancelledError
 from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world
 
 from longshore.activities.device_facts import facts_of
 from longshore.schemas.devices import (
     DeviceFacts,
     DeviceInput,
+    DeviceReport,
     DeviceStatus,
     DeviceView,
     Health,
     ModelReport,
     PresenceIntervals,
 )
+from longshore.schemas.failures import Failure
 from longshore.schemas.lifecycle import ModelState
 from longshore.telemetry import events
 from longshore.workflows import conventions
@@ -72,6 +75,15 @@ class Watched:
         """The healths that the fleet was told, repetitions left out."""
         healths = [record["health"] for record in await self.mailbox.query("told")]
         return [health for n, health in enumerate(healths) if n == 0 or healths[n - 1] != health]
+
+    async def flagged(self, *codes: str) -> list[dict[str, Any]]:
+        """Wait until the fleet's newest record of the device has these flags; return all that it was told."""
+
+        async def probe() -> list[dict[str, Any]] | None:
+            told: list[dict[str, Any]] = await self.mailbox.query("told")
+            return told if told and told[-1]["flags"] == list(codes) else None
+
+        return await eventually(probe, f"the fleet is told {codes or 'that nothing is odd'}")
 
 
 @pytest.fixture
@@ -208,6 +220,75 @@ async def test_a_new_run_keeps_what_was_heard(short_lived: Watched) -> None:
     assert view.health is Health.HEALTHY
     assert view.report is not None
     assert await short_lived.told() == ["healthy"]
+
+
+async def test_changed_intervals_reach_a_device_that_runs(watched: Watched) -> None:
+    """What the settings say reaches a presence that is being held by the old ones, without a wrong word meanwhile."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    handle = watched.world.client.get_workflow_handle(conventions.device_workflow_id("worker-a"))
+    patient = QUICK.model_copy(update={"suspect_after": timedelta(minutes=1)})
+    await handle.signal(DeviceWorkflow.configure, patient)
+
+    async def withdrawn() -> bool:
+        try:
+            await device.beat()
+        except AsyncActivityCancelledError:
+            return True
+        return False
+
+    await eventually(withdrawn, "the old presence is withdrawn")
+    await device.say_something()
+
+    async def asked_anew() -> bool:
+        [pending] = (await handle.describe()).raw_description.pending_activities or [None]
+        return pending is not None and pending.activity_options.heartbeat_timeout.ToTimedelta() == timedelta(minutes=1)
+
+    await eventually(asked_anew, "the new presence goes by the new intervals")
+    assert await watched.told() == ["healthy"]
+
+
+class NewerReport(DeviceReport):
+    """What a later release might say, and this one cannot read."""
+
+    status: str  # type: ignore[assignment]
+
+
+async def test_replies_that_cannot_be_read_are_no_evidence(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 65: bad replies and heartbeats make one device suspect, by a name of their own; mended ones are heard."""
+    device = await watched.world.device("worker-a")
+    await watched.becomes(Health.HEALTHY)
+    await _held(device)
+    plain = device.report
+    device.report = lambda: NewerReport.model_validate({**plain().model_dump(), "status": "hibernating"})  # type: ignore[method-assign]
+    await device.beat()
+    device.silent = True
+    await watched.becomes(Health.SUSPECT)
+    device.silent = False
+    await watched.flagged("DEVICE_REPLY_INVALID")
+    device.report = plain  # type: ignore[method-assign]
+    await watched.flagged()
+    await watched.becomes(Health.HEALTHY)
+    [odd] = [record.context for record in caplog.records if record.getMessage() == "device_report_odd"]
+    assert odd["codes"] == ("DEVICE_REPLY_INVALID",)
+    assert "hibernating" in odd["error"]
+
+
+async def test_the_fleet_is_told_what_the_device_knows(watched: Watched) -> None:
+    """Its draining, the highest generation it has seen, why a model fails, and what is odd about its reports."""
+    device = await watched.world.device("worker-a")
+    error = Failure(code="RUNNER_OOM", message="killed")
+    device.models["ten"] = ModelReport(deployment_id="ten", state=ModelState.FAILED, generation=7, error=error)
+    plain = device.report
+
+    def odd() -> DeviceReport:
+        more = {"draining": True, "highest_generation": 9, "timestamp": datetime(2001, 1, 1, tzinfo=UTC)}
+        return plain().model_copy(update=more)
+
+    device.report = odd  # type: ignore[method-assign]  # what it says, in its own words
+    [record] = await watched.flagged("CLOCK_SKEW")
+    assert (record["draining"], record["generation"], record["slots"]) == (True, 9, {"ten": "failed:7::RUNNER_OOM"})
 
 
 async def test_facts_are_read_from_the_last_heartbeat(watched: Watched) -> None:
