@@ -84,12 +84,15 @@ def load(version: str = "1.0.0", generation: int = 1, deployment_id: str = "echo
     return LoadCommand(**_common(deployment_id, generation), spec=wanted)
 
 
-def reload(version: str, generation: int, previous: str, deployment_id: str = "echo") -> ReloadCommand:
+def reload(
+    version: str, generation: int, previous: str, deployment_id: str = "echo", *, recreate: bool = False
+) -> ReloadCommand:
     return ReloadCommand(
         **_common(deployment_id, generation),
         spec=spec(deployment_id, version),
         previous_version=previous,
         previous_digest=f"digest-of-{previous}",
+        recreate=recreate,
     )
 
 

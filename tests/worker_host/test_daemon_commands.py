@@ -9,11 +9,11 @@ import pytest
 from device_fakes import CARD, Device, FakeLease, load, reload, spec, unload, until, worker
 
 from longshore.activities.devices import CommandFailed
-from longshore.schemas.commands import UnloadReason
+from longshore.schemas.commands import BEFORE_TAKE_DOWN, UnloadReason
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.commands.execution import AT_ONCE
-from longshore.worker_host.commands.steps import LOAD, RELOAD, UNLOAD, timings
+from longshore.worker_host.commands.steps import LOAD, RECREATE, RELOAD, UNLOAD, timings
 from longshore.worker_host.proxy import routes
 from longshore.worker_host.runners.instances import RunPaths
 
@@ -322,6 +322,83 @@ async def test_a_reload_needs_room_for_both_versions(tmp_path):
     failed = await fails(device, reload("2.0.0", 2, "1.0.0"))
     assert failed.code == "CAPACITY_INSUFFICIENT"
     assert (device.record().state, device.traffic.serving()) == (ModelState.READY, "1.0.0")
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A device that serves the only model that it can hold."""
+    device = Device(tmp_path, worker=worker(max_memory="1Gi"))
+    yield device
+    device.journal.close()
+
+
+async def test_a_recreation_takes_the_old_version_down_first(narrow):
+    """Where both do not fit: fetched before, then nobody is sent there, the old one drains, and the new one starts."""
+    await narrow.execute(load("1.0.0"))
+    [old] = narrow.runners.running()
+    result = await narrow.execute(reload("2.0.0", 2, "1.0.0", recreate=True))
+    told = [route.unavailable or route.backends[0].version for route in narrow.traffic.history]
+    assert told == ["1.0.0", "not-loaded", "2.0.0"]
+    assert narrow.runners.drained == [old.instance_id]
+    assert [instance.version for instance in narrow.runners.running()] == ["2.0.0"]
+    assert (result.version, narrow.record().state) == ("2.0.0", ModelState.READY)
+    assert set(result.step_seconds) == set(RECREATE)
+    assert narrow.record().load_seconds is not None
+
+
+async def test_a_recreation_that_cannot_fetch_keeps_the_old_version(narrow):
+    """Nothing is taken down before what replaces it is here."""
+    await narrow.execute(load("1.0.0"))
+    narrow.artifacts.errors.append(LongshoreError("ARTIFACT_MISSING", "no such object"))
+    failed = await fails(narrow, reload("2.0.0", 2, "1.0.0", recreate=True))
+    assert failed.failure.step in BEFORE_TAKE_DOWN
+    assert (narrow.record().state, narrow.traffic.serving()) == (ModelState.READY, "1.0.0")
+
+
+async def test_a_recreation_that_does_not_fit_alone_keeps_the_old_version(narrow):
+    """What needs more than the whole device is refused while the old version serves."""
+    await narrow.execute(load("1.0.0"))
+    large = spec(version="2.0.0", resources={"cpu": 1.0, "memory": "2Gi"})
+    command = reload("2.0.0", 2, "1.0.0", recreate=True).model_copy(update={"spec": large})
+    assert (await fails(narrow, command)).code == "CAPACITY_INSUFFICIENT"
+    assert narrow.traffic.serving() == "1.0.0"
+
+
+async def test_a_recreation_that_fails_in_its_gap_leaves_nothing_until_its_next_try(narrow):
+    """The old version has gone: FAILED says so, and a try that succeeds serves."""
+    await narrow.execute(load("1.0.0"))
+    narrow.runners.start_errors.append(LongshoreError("RUNNER_CRASHED", "killed"))
+    command = reload("2.0.0", 2, "1.0.0", recreate=True)
+    failed = await fails(narrow, command)
+    assert failed.failure.step not in BEFORE_TAKE_DOWN
+    assert failed.retry_in == timedelta(seconds=30)
+    assert (narrow.record().state, narrow.record().serving) == (ModelState.FAILED, None)
+    assert narrow.traffic.serving() == "not-loaded"
+    await narrow.execute(command)
+    assert narrow.traffic.serving() == "2.0.0"
+
+
+async def test_a_recreation_is_overtaken_in_its_gap(narrow):
+    """A newer command need not wait for a load that nobody wants any more."""
+    await narrow.execute(load("1.0.0"))
+    narrow.runners.gate.clear()
+    begun = asyncio.create_task(fails(narrow, reload("2.0.0", 2, "1.0.0", recreate=True)))
+    await until(lambda: narrow.runners.starting == 2)
+    await narrow.execute(unload(3, UnloadReason.DISABLED))
+    assert (await begun).code == "SUPERSEDED"
+    assert (narrow.record().state, narrow.traffic.serving()) == (ModelState.IDLE, "disabled")
+
+
+async def test_a_recreation_whose_lease_is_lost_takes_nothing_down(narrow):
+    """A zombie's command may have fetched what it likes: the old version serves on."""
+    await narrow.execute(load("1.0.0"))
+    failed = await fails(narrow, reload("2.0.0", 2, "1.0.0", recreate=True), FakeLease(confirmations=1))
+    assert (failed.code, narrow.traffic.serving()) == ("FENCED", "1.0.0")
+
+
+def test_a_recreation_takes_down_after_the_steps_that_keep():
+    """What the broker reads from a failure's step is the device's own order."""
+    assert set(RECREATE[: RECREATE.index("state_unloading")]) == BEFORE_TAKE_DOWN
 
 
 async def test_an_unknown_schema_version_is_refused(device):

@@ -23,6 +23,7 @@ from repositories import ModelRepository, dump_yaml, git
 from ruamel.yaml import YAML
 from system import Process, artifact_server, eventually, free_port
 from temporalio import workflow
+from temporalio.client import WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -105,10 +106,14 @@ class Site:
         command = LoadCommand(**common(generation), spec=self.spec(version))
         return CommandResult.model_validate(await self.deliver("load_model", command))
 
-    async def reload(self, version: str, generation: int, previous: str) -> CommandResult:
+    async def reload(self, version: str, generation: int, previous: str, *, recreate: bool = False) -> CommandResult:
         old = self.spec(previous)
         command = ReloadCommand(
-            **common(generation), spec=self.spec(version), previous_version=previous, previous_digest=old.digest
+            **common(generation),
+            spec=self.spec(version),
+            previous_version=previous,
+            previous_digest=old.digest,
+            recreate=recreate,
         )
         return CommandResult.model_validate(await self.deliver("reload_model", command))
 
@@ -227,6 +232,30 @@ async def test_the_life_of_a_model(site):
     assert (await site.unload(3)).version is None
     status, problem = await site.infer()
     assert (status, problem["type"].rpartition(":")[2]) == (503, "disabled")
+    assert site.runners() == set()
+
+
+async def test_a_version_that_fits_only_alone_is_recreated(site):
+    """The old version goes first; one that then cannot load leaves the model FAILED, and the device serving nothing."""
+    whole = {"resources": {"cpu": 0.1, "memory": "2Gi"}}
+    site.model.release("3.0.0", factor=4, card=whole)
+    site.model.release("4.0.0", broken=True, card=whole)
+    await site.load("1.0.0", 1)
+    [old] = site.runners()
+
+    assert (await site.reload("3.0.0", 2, "1.0.0", recreate=True)).version == "3.0.0"
+    assert await site.infer() == (200, {"y": 28})
+    assert old not in site.runners()
+    [model] = (await site.presence()).models
+    assert (model.reserved.memory, model.load_seconds > 0) == (2 * 2**30, True)
+
+    with pytest.raises(WorkflowFailureError) as failed:
+        await site.reload("4.0.0", 3, "3.0.0", recreate=True)
+    assert failed.value.cause.cause.type == "MODEL_LOAD_FAILED"
+    status, problem = await site.infer()
+    assert (status, problem["type"].rpartition(":")[2]) == (503, "not-loaded")
+    [model] = (await site.presence()).models
+    assert (model.state, model.generation, model.error.code) == ("failed", 3, "MODEL_LOAD_FAILED")
     assert site.runners() == set()
 
 

@@ -57,10 +57,16 @@ class BringingUp:
         return dict(reservations)
 
     @contextmanager
-    def room_for(self, spec: DeploymentSpec) -> Iterator[None]:
-        """Reserve room for a spec while it is brought up. Raises CAPACITY_INSUFFICIENT."""
+    def room_for(self, spec: DeploymentSpec, *, recreate: bool = False) -> Iterator[None]:
+        """Reserve room for a spec while it is brought up; `recreate`: what serves goes first, and leaves its own.
+
+        Raises CAPACITY_INSUFFICIENT.
+        """
         if self._left_over(spec) is None:
-            admission.require_room(self._worker.capacity, self.reserved(), spec)
+            taken = self.reserved()
+            if recreate:
+                taken.pop(spec.deployment_id, None)
+            admission.require_room(self._worker.capacity, taken, spec)
         self._incoming[spec.deployment_id] = spec
         try:
             yield
@@ -81,7 +87,7 @@ class BringingUp:
             if former is not None and _is_there(former):
                 instance = _again(former, spec, generation)
             else:
-                instance = await self._materials(spec, generation, steps)
+                instance = await self.materials(spec, generation, steps)
             with steps.step("model_initialization"):
                 log.debug("model_initialization_started", deployment_id=spec.deployment_id)
                 await self._runners.start(instance)
@@ -109,7 +115,8 @@ class BringingUp:
     def _left_over(self, spec: DeploymentSpec) -> Instance | None:
         return next((instance for instance in self._runners.running() if _same(instance.spec, spec)), None)
 
-    async def _materials(self, spec: DeploymentSpec, generation: int, steps: Steps) -> Instance:
+    async def materials(self, spec: DeploymentSpec, generation: int, steps: Steps) -> Instance:
+        """Return an instance that could be started: all that it runs from is here."""
         checkout, python, artifacts = await _together(
             self._code(spec, steps), self._environment(spec, steps), self._artifacts(spec, steps)
         )

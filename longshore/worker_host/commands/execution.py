@@ -154,7 +154,8 @@ class Commands:
             if isinstance(command, UnloadCommand):
                 record = await self._unloading.run(command.deployment_id, command.reason, attempt)
             else:
-                record = await self._loading.run(command.spec, attempt)
+                recreate = isinstance(command, ReloadCommand) and command.recreate
+                record = await self._loading.run(command.spec, attempt, recreate=recreate)
         except asyncio.CancelledError:
             self._settle(command, None)
             raise

@@ -7,7 +7,7 @@ RELOAD can find nothing (then there is nothing to keep). Either way the spec of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 
@@ -55,17 +55,22 @@ class Loading:
         self._count_requests = count_requests
         self._clock = clock
 
-    async def run(self, spec: DeploymentSpec, attempt: Attempt) -> Record:
-        """Make `spec` serve. Where its digest serves already, only the record learns of the new spec."""
+    async def run(self, spec: DeploymentSpec, attempt: Attempt, *, recreate: bool = False) -> Record:
+        """Make `spec` serve. Where its digest serves already, only the record learns of the new spec.
+
+        `recreate`: another version that serves is taken down before, since there is no room for both.
+        """
         record = self._models.get(spec.deployment_id)
         serving = self.alive(record)
         await self._clear_away(spec, serving)
         if serving is None:
             former = record.serving if record.serving and record.serving.digest == spec.digest else None
-            return await self._load(spec, former, attempt)
+            return await self._load(spec, former, attempt, steps.LOAD)
         if serving.spec.digest == spec.digest:
             renewed = serving.model_copy(update={"spec": spec})
             return self._models.update(spec.deployment_id, serving=renewed, error=None)
+        if recreate:
+            return await self._recreate(spec, serving, attempt)
         return await self._reload(spec, serving, attempt)
 
     def alive(self, record: Record) -> Instance | None:
@@ -85,9 +90,11 @@ class Loading:
         ]
         await asyncio.gather(*(self._runners.drain(instance.instance_id) for instance in left))
 
-    async def _load(self, spec: DeploymentSpec, former: Instance | None, attempt: Attempt) -> Record:
+    async def _load(
+        self, spec: DeploymentSpec, former: Instance | None, attempt: Attempt, names: Sequence[str]
+    ) -> Record:
         log.info("model_load_started", deployment_id=spec.deployment_id, model_version=spec.version)
-        step = attempt.steps.follow(steps.LOAD).step
+        step = attempt.steps.follow(names).step
         with ExitStack() as held:
             self._admit(spec, attempt, held)
             with step("state_loading"):
@@ -115,12 +122,7 @@ class Loading:
         return record
 
     async def _reload(self, spec: DeploymentSpec, old: Instance, attempt: Attempt) -> Record:
-        log.info(
-            "model_reload_started",
-            deployment_id=spec.deployment_id,
-            old_version=old.version,
-            new_version=spec.version,
-        )
+        _tell_start(spec, old)
         step = attempt.steps.follow(steps.RELOAD).step
         with ExitStack() as held:
             self._admit(spec, attempt, held)
@@ -134,18 +136,42 @@ class Loading:
             await self._runners.drain(old.instance_id)
         with step("state_ready"):
             record = self._models.fire(spec.deployment_id, Event.RELOADED)
-        log.info(
-            "model_reload_success",
-            deployment_id=spec.deployment_id,
-            new_version=spec.version,
-            total_duration_ms=round(sum(attempt.steps.seconds.values()) * 1000),
-        )
+        _tell_success(spec, attempt)
         return record
 
-    def _admit(self, spec: DeploymentSpec, attempt: Attempt, held: ExitStack) -> None:
+    async def _recreate(self, spec: DeploymentSpec, old: Instance, attempt: Attempt) -> Record:
+        """Replace `old` with a gap. What fails before it is taken down leaves it serving; later, nothing serves.
+
+        An attempt that is stopped in the gap leaves the place empty: whatever stopped it, or its next try, fills it.
+        """
+        _tell_start(spec, old)
+        attempt.steps.follow(steps.RECREATE)
+        with ExitStack() as held:
+            self._admit(spec, attempt, held, recreate=True)
+            materials = await self._bringing_up.materials(spec, attempt.generation, attempt.steps)
+            await attempt.lease.confirm()
+            await uninterrupted(self._take_down(spec.deployment_id, attempt))
+        record = await self._load(spec, materials, attempt, steps.RECREATE)
+        _tell_success(spec, attempt)
+        return record
+
+    async def _take_down(self, deployment_id: str, attempt: Attempt) -> None:
+        step = attempt.steps.step
+        with step("state_unloading"):
+            gone = {"serving": None, "loaded_at": None, "unavailable": Unavailable.NOT_LOADED}
+            record = self._models.fire(deployment_id, Event.UNLOAD, **gone)
+        with step("traffic_draining"):
+            nobody = routes.to_nobody(record, Unavailable.NOT_LOADED)
+            await self._traffic.set_route(nobody, before_removal=self._count_requests)
+        with step("in_flight_completion"):
+            mine = [i.instance_id for i in self._runners.running() if i.deployment_id == deployment_id]
+            await asyncio.gather(*(self._runners.drain(instance_id) for instance_id in mine))
+        self._models.fire(deployment_id, Event.UNLOADED)
+
+    def _admit(self, spec: DeploymentSpec, attempt: Attempt, held: ExitStack, *, recreate: bool = False) -> None:
         with attempt.steps.step("command_validation"):
             routes.require_address(spec)
-            held.enter_context(self._bringing_up.room_for(spec))
+            held.enter_context(self._bringing_up.room_for(spec, recreate=recreate))
         with attempt.steps.step("schema_compatibility_check"):
             admission.require_schema_version(spec, self._worker)
 
@@ -178,3 +204,18 @@ class Loading:
             incoming_version=None,
             error=None,
         )
+
+
+def _tell_start(spec: DeploymentSpec, old: Instance) -> None:
+    log.info(
+        "model_reload_started", deployment_id=spec.deployment_id, old_version=old.version, new_version=spec.version
+    )
+
+
+def _tell_success(spec: DeploymentSpec, attempt: Attempt) -> None:
+    log.info(
+        "model_reload_success",
+        deployment_id=spec.deployment_id,
+        new_version=spec.version,
+        total_duration_ms=round(sum(attempt.steps.seconds.values()) * 1000),
+    )

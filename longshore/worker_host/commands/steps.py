@@ -42,6 +42,24 @@ RELOAD = (
     "old_version_cleanup",
     "state_ready",
 )
+# A RELOAD that takes the old version down first: what can be brought here beforehand is, so that the gap is short.
+RECREATE = (
+    "command_validation",
+    "schema_compatibility_check",
+    "code_checkout",
+    "environment_preparation",
+    "artifact_download",
+    "checksum_validation",
+    "state_unloading",
+    "traffic_draining",
+    "in_flight_completion",
+    "state_loading",
+    "model_initialization",
+    "model_validation",
+    "route_flip",
+    "state_ready",
+    "capacity_update",
+)
 UNLOAD = (
     "state_unloading",
     "traffic_draining",
