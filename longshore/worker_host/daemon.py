@@ -4,8 +4,9 @@ Start: lock the state folder → journal → prove each runner → routes of wha
 Envoy → Temporal. Nobody is asked for anything on the way, so that a device that is offline serves what it served. A
 new Envoy that cannot open its port ends the start: whoever has the port is the operator's to find.
 
-SIGTERM and SIGINT finish or break off what is under way, say goodbye, drain and stop everything. SIGHUP leaves runners
-and Envoy running for the next daemon.
+SIGTERM and SIGINT finish or break off what is under way, say goodbye, drain and stop everything. With the setting
+`drain`, SIGTERM first serves and obeys until the fleet has moved every model elsewhere, or patience ends. SIGHUP leaves
+runners and Envoy running for the next daemon.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ log = structlog.get_logger()
 _PYTHONS_NOTE, _OWNER_NOTE = "pythons", "worker_id"
 
 
+# Between two looks at whether a draining host is empty.
+_LOOK_SECONDS = 0.5
+
+
 class Stop(Enum):
     DRAIN = "drain"
     HANDOVER = "handover"
@@ -65,6 +70,7 @@ class Daemon:
         self._journal = journal
         self._cache = state.cache
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._emptying: asyncio.Task[None] | None = None
         self._breakers = tuple(Breaker(name) for name in ("git", "packages", "storage"))
         git, packages, storage = self._breakers
         self._environments = Environments(state.cache, packages)
@@ -119,6 +125,8 @@ class Daemon:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         dead = [task for task in side_tasks if task.done()]
         await self._end(Stop.HANDOVER if dead else self._stop.result())
+        if self._emptying:
+            self._emptying.cancel()
         for task in side_tasks:
             task.cancel()
         await asyncio.gather(*side_tasks, return_exceptions=True)
@@ -166,9 +174,27 @@ class Daemon:
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._request, Stop.DRAIN)
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGINT, self._request, Stop.DRAIN)
         loop.add_signal_handler(signal.SIGHUP, self._request, Stop.HANDOVER)
+
+    def _terminate(self) -> None:
+        if not self._settings.drain or self._emptying:
+            self._request(Stop.DRAIN)
+            return
+        log.info("worker_host_draining", models=self._host.models.at_work())
+        self._host.drain()
+        self._emptying = asyncio.create_task(self._emptied(), name="emptying")
+        self._emptying.add_done_callback(lambda _: self._request(Stop.DRAIN))
+
+    async def _emptied(self) -> None:
+        """Return when no model is left here, or when patience ends."""
+        try:
+            async with asyncio.timeout(self._settings.drain_patience.total_seconds()):
+                while self._host.models.at_work():  # noqa: ASYNC110 (they are in the journal: there is no event)
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            log.warning("drain_patience_over", models=self._host.models.at_work())
 
     def _request(self, stop: Stop) -> None:
         if not self._stop.done():

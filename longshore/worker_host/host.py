@@ -45,7 +45,7 @@ class Outside:
 
 class WorkerHost:
     def __init__(self, settings: WorkerHostSettings, worker: WorkerConfig, journal: Journal, outside: Outside) -> None:
-        changed = asyncio.Event()
+        self._changed = changed = asyncio.Event()
         runners, traffic = outside.runners, outside.traffic
         counts = RequestCounts(journal, runners, outside.stats, _now)
         bringing_up = BringingUp(worker, outside.stores, runners)
@@ -98,6 +98,11 @@ class WorkerHost:
 
     async def execute(self, command: AnyCommand, lease: Lease) -> CommandResult:
         return await self.commands.execute(command, lease)
+
+    def drain(self) -> None:
+        """Tell the broker, at once and from now on, that the models are to be moved elsewhere."""
+        self.reporter.drain()
+        self._changed.set()
 
     async def hold_presence(self, request: PresenceRequest, task_token: bytes) -> None:
         await self.presence.hold(request, task_token)

@@ -35,6 +35,12 @@ class WorkerHostSettings(TemporalSettings):
     handover: Annotated[
         bool, Field(description="Take over from the daemon that runs on this state folder; its models keep serving.")
     ] = False
+    drain: Annotated[
+        bool, Field(description="On SIGTERM, serve on until the fleet has moved the models elsewhere; then stop.")
+    ] = False
+    drain_patience: Annotated[
+        timedelta, Field(description="Longest wait for that. A second SIGTERM, or SIGINT, ends it at once.")
+    ] = timedelta(minutes=10)
 
     log_level: Annotated[str, Field(description="Least level of the log lines: DEBUG, INFO, WARN, ERROR.")] = "INFO"
 

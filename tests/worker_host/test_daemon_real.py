@@ -125,6 +125,12 @@ class Site:
         request = PresenceRequest(worker_id=WORKER_ID, seen_digest=seen, hold=hold)
         return DeviceReport.model_validate(await self.deliver("report_presence", request))
 
+    def restart(self, *options: str) -> None:
+        """Stop the daemon, and start one with further options."""
+        self.daemon.stop()
+        self.daemon.argv += options
+        self.daemon.start()
+
     async def infer(self) -> tuple[int, Any]:
         async with httpx2.AsyncClient() as client:
             answer = await client.post(f"http://127.0.0.1:{self.port}/infer/multiplier", json={"x": 7})
@@ -358,6 +364,49 @@ async def test_sigterm_under_load_cuts_no_request(site):
     # Refused is who comes too late; cut off would be ConnectionResetError or RemoteProtocolError.
     assert load.outcomes.keys() <= {"200", "ConnectionRefusedError"}
     assert not [process for process in psutil.process_iter(["cmdline"]) if belongs(process, site)]
+
+
+async def test_sigterm_with_drain_waits_until_the_models_have_moved(site):
+    """It says so at once, serves and obeys meanwhile, and ends when its last model has been unloaded."""
+    site.restart("--drain")
+    await site.load("1.0.0", 1)
+    seen = (await site.presence()).digest
+    held = asyncio.create_task(site.presence(seen))
+    await eventually(lambda: asyncio.to_thread(lambda: '"token"' in noted(site)), "the presence is held")
+    os.kill(site.daemon.popen.pid, signal.SIGTERM)
+    report = await held
+    assert (report.draining, report.status) == (True, "healthy")
+    assert (await site.reload("2.0.0", 2, "1.0.0")).version == "2.0.0"
+    assert await site.infer() == (200, {"y": 21})
+    await site.unload(3)
+    await asyncio.to_thread(site.daemon.popen.wait, 60)
+    assert '"drain_patience_over"' not in site.daemon.log.read_text()
+
+
+async def test_a_second_sigterm_ends_a_drain(site):
+    """Whoever insists does not wait for models that nobody moves."""
+    site.restart("--drain")
+    await site.load("1.0.0", 1)
+    os.kill(site.daemon.popen.pid, signal.SIGTERM)
+
+    async def draining() -> bool:
+        return '"worker_host_draining"' in site.daemon.log.read_text()
+
+    await eventually(draining, "the host drains")
+    assert await site.infer() == (200, {"y": 14})
+    os.kill(site.daemon.popen.pid, signal.SIGTERM)
+    await asyncio.to_thread(site.daemon.popen.wait, 60)
+    assert site.runners() == set()
+
+
+async def test_a_drain_ends_with_its_patience(site):
+    """A fleet that has no other place for its models holds no device up for ever."""
+    site.restart("--drain", "--drain-patience", "1s")
+    await site.load("1.0.0", 1)
+    os.kill(site.daemon.popen.pid, signal.SIGTERM)
+    await asyncio.to_thread(site.daemon.popen.wait, 60)
+    assert '"drain_patience_over"' in site.daemon.log.read_text()
+    assert site.runners() == set()
 
 
 async def test_a_daemon_whose_part_dies_leaves_its_models_serving(site):

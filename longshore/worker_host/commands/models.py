@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from longshore.schemas.lifecycle import ModelState
 from longshore.worker_host.commands import lifecycle
 from longshore.worker_host.journal import Journal, Record
 
@@ -21,6 +22,11 @@ class Models:
 
     def all(self) -> list[Record]:
         return self._journal.records()
+
+    def at_work(self) -> list[str]:
+        """Return the deployments that serve, or are on their way to or from it."""
+        resting = {ModelState.IDLE, ModelState.FAILED}
+        return [record.deployment_id for record in self.all() if record.serving or record.state not in resting]
 
     def update(self, deployment_id: str, **changes: Any) -> Record:
         """Write some fields of a record, its state excepted."""
