@@ -1,7 +1,7 @@
-"""Record the histories that the replay tests read: `python tests/replay/record.py`.
+"""Record histories that the replay tests read: `python tests/replay/record.py device_brain`.
 
-Run it when a workflow has been changed on purpose, behind `workflow.patched` once there are installations: then keep
-the old files beside the new ones, so that both are proven.
+Run it when a workflow has been changed on purpose, behind `workflow.patched`: with a recorder of the new histories'
+own, which writes beside the old files, so that both are proven.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,21 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE.parents[1]), str(HERE.parent / "support"), str(HERE.parent / "planning")]
 
 from fleets import Wanted, registry, worker  # noqa: E402 (after the path above)
-from workflow_world import REGISTRY, World, eventually, real_server, world  # noqa: E402 (after the path above)
+from temporalio.client import AsyncActivityCancelledError  # noqa: E402 (after the path above)
+from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world  # noqa: E402 (after the path above)
 
 from longshore.cli.exits import leave  # noqa: E402 (after the path above)
-from longshore.schemas.devices import Health  # noqa: E402 (after the path above)
+from longshore.schemas.devices import Health, ModelReport  # noqa: E402 (after the path above)
+from longshore.schemas.failures import Failure  # noqa: E402 (after the path above)
 from longshore.schemas.held import Acceptance  # noqa: E402 (after the path above)
 from longshore.schemas.issues import Audience, Issue  # noqa: E402 (after the path above)
+from longshore.schemas.lifecycle import ModelState  # noqa: E402 (after the path above)
 from longshore.workflows import conventions  # noqa: E402 (after the path above)
 
 WORKERS = tuple(worker(f"worker-{letter}") for letter in "ab")
 
 
-async def record() -> None:
+async def record_commits() -> None:
     async with real_server() as client, world(client, **_QUICK) as around:
         await around.start_broker()
         await around.entities.start_fleet()
@@ -146,6 +149,48 @@ async def record_telling() -> None:
             await _save(around, conventions.commit_workflow_id(REGISTRY, sha), f"commit-{name}")
 
 
+async def record_device_brain() -> None:
+    """A device that is odd, unreadable, configured anew, failed and back, in a run that knows the brain."""
+    async with real_server() as client, world(client, **_QUICK) as around:
+        await around.start_broker()
+        await around.entities.start_fleet()
+        device = await around.device("worker-a")
+        error = Failure(code="RUNNER_OOM", message="killed")
+        device.models["ten"] = ModelReport(deployment_id="ten", state=ModelState.FAILED, generation=7, error=error)
+        plain = device.report
+        device.report = lambda: plain().model_copy(update={"timestamp": datetime(2001, 1, 1, tzinfo=UTC)})
+        await around.entities.start_devices(("worker-a",))
+        await _held(device)
+        device.report = plain
+        token, device._held = device._held, None
+        await client.get_async_activity_handle(task_token=token).complete({"worker_id": 5})
+        await _held(device)
+        handle = client.get_workflow_handle(conventions.device_workflow_id("worker-a"))
+        shorter = around.settings.presence.model_copy(update={"ping_timeout": timedelta(milliseconds=500)})
+        await handle.signal("configure", shorter)
+
+        async def withdrawn() -> bool:
+            try:
+                await device.beat()
+            except AsyncActivityCancelledError:
+                await device.say_something()
+                return True
+            return False
+
+        await eventually(withdrawn, "the presence is withdrawn")
+        await _failed_device(around)
+        await _save(around, handle.id, "device-brain")
+
+
+async def _held(device: FakeDevice) -> None:
+    """Wait until the device holds a presence that it has nothing to say to."""
+
+    async def probe() -> bool:
+        return device._held is not None
+
+    await eventually(probe, "the device holds a presence")
+
+
 async def _save(around: World, workflow_id: str, name: str) -> None:
     history = await around.client.get_workflow_handle(workflow_id).fetch_history()
     document = {"workflow_id": workflow_id, **_scrubbed(history.to_json_dict())}
@@ -163,6 +208,6 @@ def _scrubbed(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(record())
-    asyncio.run(record_telling())
+    for name in sys.argv[1:]:
+        asyncio.run(globals()[f"record_{name}"]())
     leave(0)

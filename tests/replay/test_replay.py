@@ -1,6 +1,6 @@
 """Recorded histories still replay: a running workflow survives the release that changes its code.
 
-`python tests/replay/record.py` records them anew.
+`tests/replay/record.py` recorded them.
 """
 
 from __future__ import annotations
