@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.commits import CommitActivities
-from longshore.activities.rollouts import RolloutActivities
 from longshore.schemas.commits import (
     CommitOutcome,
     CommitResult,
@@ -26,8 +21,9 @@ from longshore.schemas.fleet import PlanAnswer, PlanOutcome, PlanRequest
 from longshore.schemas.held import VERBS, Accepted
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.plans import Plan
-from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
+from longshore.schemas.rollouts import RolloutAnswer
 from longshore.workflows import conventions, stories
+from longshore.workflows.delivering import Answers, Delivery, outcome_of, without_results
 from longshore.workflows.telling import Messenger, last_failure, reason
 
 
@@ -39,7 +35,7 @@ class RegistryCommitWorkflow:
         self._validation: ValidationResult | None = None
         self._plan: Plan | None = None
         self._accepted: tuple[Accepted, ...] = ()
-        self._answers: dict[str, RolloutAnswer] = {}
+        self._delivery = Delivery(commit.registry, commit.sha, commit.intervals)
         self._step = "Validating"
 
     @workflow.run
@@ -60,8 +56,7 @@ class RegistryCommitWorkflow:
 
     @workflow.signal(description="How the rollout of one deployment ended")
     def answer(self, answer: RolloutAnswer) -> None:
-        """Keep a deployment's answer, whenever it arrives; the first one counts."""
-        self._answers.setdefault(answer.deployment_id, answer)
+        self._delivery.keep(answer)
         self._tell(self._step)
 
     async def _carry_out(self, commit: RegistryCommit) -> CommitResult:
@@ -78,31 +73,10 @@ class RegistryCommitWorkflow:
         self._plan = answer.plan
         self._accepted = answer.accepted
         self._tell("Rolling out")
-        await self._start_rollouts(answer.plan)
-        wanted = [deployment.deployment_id for deployment in answer.plan.deployments]
-        answers = await self._await_answers(wanted)
-        outcome = _outcome(answers)
+        await self._delivery.start(answer.plan)
+        answers = await self._delivery.ended(answer.plan, self._record_so_far)
+        outcome = outcome_of(answers)
         return self._result(outcome, stories.commit_summary(outcome, answers), answers)
-
-    async def _await_answers(self, wanted: list[str]) -> tuple[RolloutAnswer, ...]:
-        """Return every deployment's answer. A device may be away for days: what is known is recorded meanwhile."""
-        while True:
-            with suppress(TimeoutError):
-                await workflow.wait_condition(
-                    lambda: len(self._known(wanted)) == len(wanted), timeout=conventions.LONGEST_UNRECORDED
-                )
-                return self._known(wanted)
-            if known := self._known(wanted):
-                told = f"under way: {len(known)} of {stories.count(len(wanted), 'deployment')} have answered"
-                await self._record(self._result(CommitOutcome.PARTLY_APPLIED, told, known))
-                self._tell("Rolling out")
-            await workflow.wait_condition(partial(self._knows_more, wanted, known))
-
-    def _knows_more(self, wanted: list[str], than: tuple[RolloutAnswer, ...]) -> bool:
-        return len(self._known(wanted)) > len(than)
-
-    def _known(self, wanted: list[str]) -> tuple[RolloutAnswer, ...]:
-        return tuple(self._answers[deployment_id] for deployment_id in wanted if deployment_id in self._answers)
 
     async def _validate(self, commit: RegistryCommit) -> ValidationResult:
         return await workflow.execute_activity_method(
@@ -141,31 +115,9 @@ class RegistryCommitWorkflow:
             summary=f"what does {stories.short(self._commit.sha)} change?",
         )
 
-    async def _start_rollouts(self, plan: Plan) -> None:
-        for targets in self._windows_of_targets(plan):
-            await workflow.execute_activity_method(
-                RolloutActivities.start_rollouts,
-                StartRollouts(targets=targets),
-                start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
-                schedule_to_close_timeout=conventions.BROKER_PATIENCE,
-                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-                retry_policy=conventions.BROKER_RETRY,
-                summary=stories.plan_words(plan)[:200],
-            )
-
-    def _windows_of_targets(self, plan: Plan) -> Iterator[tuple[RolloutTarget, ...]]:
-        targets = tuple(
-            RolloutTarget(
-                registry=self._commit.registry,
-                sha=self._commit.sha,
-                plan=deployment,
-                reply_to=workflow.info().workflow_id,
-                intervals=self._commit.intervals,
-            )
-            for deployment in plan.deployments
-        )
-        for first in range(0, len(targets), conventions.FAN_OUT_WINDOW):
-            yield targets[first : first + conventions.FAN_OUT_WINDOW]
+    async def _record_so_far(self, told: str, known: Answers) -> None:
+        await self._record(self._result(CommitOutcome.PARTLY_APPLIED, told, known))
+        self._tell("Rolling out")
 
     async def _record(self, result: CommitResult) -> CommitResult:
         """Write the result to git. It stands without: whoever looks here learns why git does not have it."""
@@ -200,7 +152,7 @@ class RegistryCommitWorkflow:
         self,
         outcome: CommitOutcome,
         summary: str,
-        answers: tuple[RolloutAnswer, ...] = (),
+        answers: Answers = (),
         *,
         issue: Issue | None = None,
     ) -> CommitResult:
@@ -214,14 +166,12 @@ class RegistryCommitWorkflow:
             accepted=self._accepted,
         )
         if len(result.model_dump_json()) > MAX_PAYLOAD:
-            # Each rollout's own result still has it: an oversized argument would repeat this workflow task for ever.
-            bare = tuple(answer.model_copy(update={"results": ()}) for answer in answers)
-            result = result.model_copy(update={"answers": bare})
+            result = result.model_copy(update={"answers": without_results(answers)})
         return result
 
     def _tell(self, step: str) -> None:
         self._step = step
-        story = stories.commit_story(step, self._validation, self._plan, self._answers, self._accepted)
+        story = stories.commit_story(step, self._validation, self._plan, self._delivery.answers, self._accepted)
         workflow.set_current_details(story)
 
 
@@ -230,12 +180,3 @@ def _unwritten(error: ActivityError) -> str:
     failure = last_failure(error)
     refused = failure is not None and failure.kind.category is not Category.NETWORK
     return reason(error) if refused else f"STATE_PUSH_DEFERRED: {reason(error)}"
-
-
-def _outcome(answers: tuple[RolloutAnswer, ...]) -> CommitOutcome:
-    outcomes = [answer.outcome for answer in answers]
-    if RolloutOutcome.FAILED in outcomes or RolloutOutcome.INCOMPLETE in outcomes:
-        return CommitOutcome.PARTLY_APPLIED
-    if RolloutOutcome.SUPERSEDED in outcomes:
-        return CommitOutcome.SUPERSEDED
-    return CommitOutcome.APPLIED

@@ -1,0 +1,100 @@
+"""The rollouts of one plan, for whoever answers for it: they are started in windows, and each answers once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+from temporalio import workflow
+
+from longshore.activities.rollouts import RolloutActivities
+from longshore.schemas.commands import CommandIntervals
+from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.plans import Plan
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
+from longshore.workflows import conventions, stories
+
+Answers = tuple[RolloutAnswer, ...]
+
+
+class Delivery:
+    def __init__(self, registry: str, sha: str, intervals: CommandIntervals, *, cause: str = "") -> None:
+        """Deliver what the commit `sha` wants. The workflow that runs here gets the answers, and hands them to `keep`.
+
+        `cause` says why, in words, where it is not a new commit.
+        """
+        self.answers: dict[str, RolloutAnswer] = {}
+        self._registry = registry
+        self._sha = sha
+        self._intervals = intervals
+        self._cause = cause
+
+    def keep(self, answer: RolloutAnswer) -> None:
+        """Keep a deployment's answer, whenever it arrives; the first one counts."""
+        self.answers.setdefault(answer.deployment_id, answer)
+
+    async def start(self, plan: Plan) -> None:
+        for targets in self._windows_of_targets(plan):
+            await workflow.execute_activity_method(
+                RolloutActivities.start_rollouts,
+                StartRollouts(targets=targets),
+                start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
+                schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=stories.plan_words(plan)[:200],
+            )
+
+    async def ended(self, plan: Plan, tell: Callable[[str, Answers], Awaitable[None]]) -> Answers:
+        """Return every deployment's answer. A device may be away for days: what is known is told meanwhile."""
+        wanted = [deployment.deployment_id for deployment in plan.deployments]
+        while True:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: len(self._known(wanted)) == len(wanted), timeout=conventions.LONGEST_UNRECORDED
+                )
+                return self._known(wanted)
+            if known := self._known(wanted):
+                await tell(
+                    f"under way: {len(known)} of {stories.count(len(wanted), 'deployment')} have answered", known
+                )
+            await workflow.wait_condition(partial(self._knows_more, wanted, known))
+
+    def _knows_more(self, wanted: Sequence[str], than: Answers) -> bool:
+        return len(self._known(wanted)) > len(than)
+
+    def _known(self, wanted: Sequence[str]) -> Answers:
+        return tuple(self.answers[deployment_id] for deployment_id in wanted if deployment_id in self.answers)
+
+    def _windows_of_targets(self, plan: Plan) -> Iterator[tuple[RolloutTarget, ...]]:
+        targets = tuple(
+            RolloutTarget(
+                registry=self._registry,
+                sha=self._sha,
+                plan=deployment,
+                reply_to=workflow.info().workflow_id,
+                intervals=self._intervals,
+                cause=self._cause,
+            )
+            for deployment in plan.deployments
+        )
+        for first in range(0, len(targets), conventions.FAN_OUT_WINDOW):
+            yield targets[first : first + conventions.FAN_OUT_WINDOW]
+
+
+def outcome_of(answers: Answers) -> CommitOutcome:
+    outcomes = [answer.outcome for answer in answers]
+    if RolloutOutcome.FAILED in outcomes or RolloutOutcome.INCOMPLETE in outcomes:
+        return CommitOutcome.PARTLY_APPLIED
+    if RolloutOutcome.SUPERSEDED in outcomes:
+        return CommitOutcome.SUPERSEDED
+    return CommitOutcome.APPLIED
+
+
+def without_results(answers: Answers) -> Answers:
+    """Return the answers as they fit where the whole is too large: each rollout's own result still has the rest.
+
+    An oversized argument would repeat the workflow task for ever.
+    """
+    return tuple(answer.model_copy(update={"results": ()}) for answer in answers)
