@@ -11,11 +11,12 @@ from longshore.schemas.plans import PoolSuspicion
 from longshore.schemas.workers import WorkerConfig
 
 
-def suspicions(  # noqa: PLR0913 (six plain facts; an object for one call would only rename them)
+def suspicions(
     workers: Mapping[str, WorkerConfig],
     devices: Mapping[str, DeviceRecord],
     failures: Mapping[str, Iterable[datetime]],
     now: datetime | None,
+    *,
     share: float,
     window: timedelta,
 ) -> tuple[PoolSuspicion, ...]:

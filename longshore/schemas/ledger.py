@@ -143,9 +143,9 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
 
 def _before(slot: Slot | None) -> ModelState | None:
     """Return the settled state to which an UNLOAD that never began goes back."""
-    if slot is None or slot.state in (ModelState.READY, ModelState.FAILED):
-        return slot and slot.state
-    return slot.before
+    if slot is None:
+        return None
+    return slot.state if slot.state in (ModelState.READY, ModelState.FAILED) else slot.before
 
 
 def _still_there(slot: Slot | None, next_digest: str) -> Demand | None:
