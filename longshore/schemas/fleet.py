@@ -12,6 +12,7 @@ from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import Cause, Plan, Rejection
+from longshore.schemas.rollouts import Steering
 from longshore.schemas.slots import Slot
 
 
@@ -108,6 +109,24 @@ class Open(Message):
     rejections: tuple[Rejection, ...] = ()
 
 
+class Broken(Message):
+    """The devices on which the newest digest of a deployment has failed by its own fault."""
+
+    digest: str
+    version: str
+    workers: tuple[str, ...] = ()
+
+
+class Doubt(Message):
+    """A report contradicts the ledger, and another message may still be under way that explains it."""
+
+    deployment_id: str
+    worker_id: str
+    says: str
+    """What the report makes of the slot, and of which; another word is another doubt."""
+    since: datetime
+
+
 class PlanningInput(Message):
     """What the planning activity needs besides git."""
 
@@ -152,6 +171,11 @@ class FleetSettings(Message):
     limits: PlanLimits = PlanLimits()
 
 
+class Steered(Message):
+    deployment_id: str
+    steering: Steering
+
+
 class FleetInput(Message):
     """Starts, or continues as new, the FleetWorkflow of one registry."""
 
@@ -173,7 +197,20 @@ class FleetInput(Message):
     open: dict[str, Open] = {}
     """By deployment id; what is as wanted is left out."""
     causes: tuple[Cause, ...] = ()
-    """What has happened and is not planned yet."""
+    """What has happened and is not planned yet, one of each kind."""
+    causes_since: datetime | None = None
+    """When the first of them was noted."""
+    looked_at: datetime | None = None
+    """When the newest plan was asked for: what was due by then has had its look."""
+    doubts: tuple[Doubt, ...] = ()
+    orphaned: tuple[str, ...] = ()
+    """Deployments with slots under way that no running rollout sees to, until the next plan."""
+    broken: dict[str, Broken] = {}
+    """By deployment id; enough devices make it a quarantine."""
+    steerings: tuple[Steered, ...] = ()
+    """Words to running rollouts that are not sent yet."""
+    plan: Plan | None = None
+    """That of the newest reconciliation, where no answer to a commit tells what is applied: after a rebuild."""
     rebuilt: bool = False
     """Whether the devices have been asked what runs there: a run that was not continued begins with that."""
     version: int = 0
