@@ -1,0 +1,301 @@
+"""The ledger of one registry as a state machine: what is applied, what each device holds, what is to be looked at.
+
+Pure: the FleetWorkflow drives it with its signals, its updates and its clock, the simulator with its own. All that it
+knows stands in one FleetInput, so that what is carried over to the next run is all there is.
+
+Plans are made one at a time, against the ledger as it then stands, so that no plan is stale (DESIGN §3): between `ask`
+and `planned` (or `given_up`) what devices and rollouts say is held back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from longshore.schemas.devices import DeviceRecord
+from longshore.schemas.failures import LongshoreError
+from longshore.schemas.fleet import (
+    FleetInput,
+    FleetSettings,
+    FleetView,
+    PlanAnswer,
+    PlanningInput,
+    PlanRequest,
+    RequestKind,
+    SlotSettled,
+    Steered,
+)
+from longshore.schemas.held import (
+    VERBS,
+    Acceptance,
+    Accepted,
+    HeldBack,
+    accept,
+    after_plan,
+    hold,
+    named,
+    started,
+)
+from longshore.schemas.ledger import reserve, settle, stamp
+from longshore.schemas.orders import Order, OrderAnswer
+from longshore.schemas.plans import Cause, Plan
+from longshore.schemas.reconciliations import DriftFound, LastApplied
+
+# Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
+ANSWERS_KEPT = 200
+
+# What a change of is news for who reads the ledger.
+_TOLD = frozenset(FleetView.model_fields) & frozenset(FleetInput.model_fields) | {"answers", "held", "plan"}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The plan under way."""
+
+    request: PlanRequest
+    stamp: str
+    causes: tuple[Cause, ...]
+    orphaned: tuple[str, ...]
+
+
+class Ledger:
+    def __init__(self, start: FleetInput) -> None:
+        # A ledger that an older release carried over does not say so, and is no new one.
+        self._state = start.model_copy(update={"rebuilt": start.rebuilt or start.generation > 0})
+        self._asked: _Asked | None = None
+        self._meanwhile: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> FleetInput:
+        """All that is known, to be read."""
+        return self._state
+
+    @property
+    def planning(self) -> bool:
+        return self._asked is not None
+
+    def configure(self, settings: FleetSettings) -> bool:
+        """Take over settings; return whether they are others."""
+        changed = settings != self._state.settings
+        self._update(settings=settings)
+        return changed
+
+    def watched(self, sha: str) -> None:
+        """Remember the head that the watch has seen."""
+        self._update(watched_sha=sha)
+
+    def heard(self, record: DeviceRecord, now: datetime) -> None:
+        """Take over what a device says."""
+        if self._held_back(partial(self.heard, record, now)):
+            return
+        state = self._state
+        self._update(
+            devices={**state.devices, record.worker_id: record}, generation=max(state.generation, record.generation)
+        )
+
+    def settled(self, event: SlotSettled, now: datetime) -> None:
+        """Take over how a command has ended."""
+        if self._held_back(partial(self.settled, event, now)):
+            return
+        self._update(slots=settle(self._state.slots, event))
+
+    def ordered(self, order: Order, now: datetime) -> OrderAnswer:
+        """Carry out an operator's order. Raises LongshoreError WORKER_UNKNOWN, DEPLOYMENT_UNKNOWN."""
+        raise NotImplementedError
+
+    def found(self, drift: DriftFound, now: datetime) -> None:
+        """Note what a look at all devices and rollouts has found."""
+        raise NotImplementedError
+
+    def rebuilt(self, heard: Iterable[DeviceRecord], last: LastApplied, now: datetime) -> None:
+        """Begin with what the devices and git say of a fleet whose ledger is lost (FAULTS 57, 70)."""
+        raise NotImplementedError
+
+    def unheard(self, workers: Iterable[str]) -> tuple[str, ...]:
+        """Return which of these devices the ledger has never met."""
+        return tuple(worker_id for worker_id in workers if worker_id not in self._state.devices)
+
+    def met(self, workers: Iterable[str]) -> None:
+        """Count devices as known, though they have said nothing: no plan waits for them again."""
+        self._update(
+            devices={name: DeviceRecord(worker_id=name) for name in self.unheard(workers)} | self._state.devices
+        )
+
+    def reconciliation(self, cause: Cause) -> PlanRequest:
+        """Return the request that plans the applied commit anew."""
+        state, plan = self._state, self.plan
+        return PlanRequest(
+            request_id=f"reconcile:{state.registry}:{state.generation + 1}",
+            registry=state.registry,
+            sha=state.applied_sha or "",
+            workers=plan.workers if plan else tuple(sorted(state.devices)),
+            kind=RequestKind.RECONCILE,
+            cause=cause,
+        )
+
+    def ask(self, request: PlanRequest, now: datetime) -> PlanningInput:
+        """Return what the plan is to be made upon. Until it is there, what is said is held back."""
+        state = self._state
+        known = stamp(state.applied_sha, state.generation, state.slots, state.cordons, state.holds)
+        self._asked = _Asked(request, known, state.causes, state.orphaned)
+        self._update(causes=(), causes_since=None, orphaned=())
+        return PlanningInput(
+            request=request,
+            applied_sha=state.applied_sha,
+            generation=state.generation,
+            devices=state.devices,
+            slots=state.slots,
+            held=state.held,
+            mass_unload_limit=state.settings.mass_unload_limit,
+            cordons=state.cordons,
+            holds=state.holds,
+            failures=state.failures,
+            now=now,
+            orphaned=state.orphaned,
+            limits=state.settings.limits,
+        )
+
+    def planned(self, answer: PlanAnswer, now: datetime) -> None:
+        """Take over the answer that was asked for. Raises LongshoreError PLAN_STALE; then nothing has changed."""
+        asked = self._asked
+        if asked is None or asked.request.request_id != answer.request_id:
+            raise LongshoreError("PLAN_STALE", f"nobody waits for the plan of {answer.request_id}")
+        commit = asked.request.kind is RequestKind.COMMIT
+        if answer.plan is not None:
+            if answer.plan.stamp not in ("", asked.stamp):
+                raise LongshoreError("PLAN_STALE", f"the plan was made for the ledger {answer.plan.stamp}")
+            self._take_over(answer, answer.plan, commit=commit)
+        elif commit and answer.outcome.code in VERBS:
+            self._update(held=hold(self._state.held, _held_back(answer, now)))
+        if commit:
+            self._update(answers=(*self._state.answers, answer)[-ANSWERS_KEPT:])
+        if answer.plan is None:
+            self.given_up()
+        else:
+            self._go_on()
+
+    def given_up(self) -> None:
+        """Go on without the plan that was asked for: what it was to mend is still to be mended."""
+        asked = self._asked
+        if asked is not None:
+            self._update(causes=(*asked.causes, *self._state.causes), orphaned=asked.orphaned)
+        self._go_on()
+
+    def due(self, now: datetime) -> tuple[Cause | None, datetime | None]:
+        """Return why to reconcile now, if at all, and when to ask again if nothing happens until then."""
+        cause = self._state.causes[0] if self._state.causes and self._asked is None else None
+        return cause, now if cause else None
+
+    def recorded(self, request: PlanRequest) -> PlanAnswer | None:
+        """Return the answer to a request that was answered before, or asks for what is applied."""
+        if request.kind is not RequestKind.COMMIT:
+            return None
+        answers = self._state.answers
+        answer = next((a for a in reversed(answers) if a.request_id == request.request_id), None)
+        if answer is None and request.sha == self._state.applied_sha:
+            answer = self._applied_answer()
+        return answer and answer.model_copy(update={"request_id": request.request_id})
+
+    def let_through(self, acceptance: Acceptance) -> Accepted | None:
+        """Return who accepted the applied commit, where that is what is asked for."""
+        applied = self._applied_answer()
+        for accepted in applied.accepted if applied else ():
+            if acceptance.sha and accepted.sha.startswith(acceptance.sha) and accepted.code == acceptance.code:
+                return accepted
+        return None
+
+    def accepted(self, acceptance: Acceptance, now: datetime) -> Accepted:
+        """Let a commit through that is held back. Raises LongshoreError COMMIT_NOT_HELD, REF_AMBIGUOUS."""
+        if accepted := self.let_through(acceptance):
+            return accepted
+        meant = named(self._state.held, acceptance)
+        word = Accepted(sha=meant.sha, code=meant.code, by=acceptance.by.strip(), at=now)
+        self._update(held=accept(self._state.held, word))
+        return named(self._state.held, acceptance).accepted or word
+
+    def started_again(self, held: HeldBack) -> None:
+        """Note that the workflow of an accepted commit has been started again."""
+        self._update(held=started(self._state.held, held))
+
+    def steerings(self) -> tuple[Steered, ...]:
+        """Return, once, what is to be said to running rollouts."""
+        told = self._state.steerings
+        self._update(steerings=())
+        return told
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the applied commit."""
+        applied = self._applied_answer()
+        return applied.plan if applied else self._state.plan
+
+    def view(self) -> FleetView:
+        state, plan = self._state, self.plan
+        # A device that left git is not of the fleet.
+        left = state.devices.keys() - plan.workers if plan else frozenset()
+        return FleetView(
+            registry=state.registry,
+            applied_sha=state.applied_sha,
+            generation=state.generation,
+            devices={name: record for name, record in state.devices.items() if name not in left},
+            slots=state.slots,
+            plan=plan,
+            held_back=state.held,
+            cordons=state.cordons,
+            holds=state.holds,
+            failures=state.failures,
+            open=state.open,
+            rebuilt=state.rebuilt,
+            version=state.version,
+        )
+
+    def carried_over(self, limit: int) -> FleetInput:
+        """Return what the next run starts with, its oldest answers left out where its JSON exceeds `limit` bytes."""
+        room = limit - len(self._state.model_copy(update={"answers": ()}).model_dump_json())
+        return self._state.model_copy(update={"answers": _newest_within(self._state.answers, room)})
+
+    def _take_over(self, answer: PlanAnswer, plan: Plan, *, commit: bool) -> None:
+        state = self._state
+        self._update(slots=reserve(state.slots, plan), generation=max(state.generation, plan.generation))
+        if commit:
+            self._update(applied_sha=answer.sha, held=after_plan(state.held, answer.held_descendants))
+
+    def _go_on(self) -> None:
+        self._asked = None
+        meanwhile, self._meanwhile = self._meanwhile, []
+        for said in meanwhile:
+            said()
+
+    def _held_back(self, said: Callable[[], None]) -> bool:
+        if self._asked is not None:
+            self._meanwhile.append(said)
+        return self._asked is not None
+
+    def _applied_answer(self) -> PlanAnswer | None:
+        state = self._state
+        planned = (a for a in reversed(state.answers) if a.plan is not None and a.sha == state.applied_sha)
+        return next(planned, None)
+
+    def _update(self, **changes: Any) -> None:
+        state = self._state
+        news = any(name in _TOLD and value != getattr(state, name) for name, value in changes.items())
+        self._state = state.model_copy(update={**changes, "version": state.version + news})
+
+
+def _held_back(answer: PlanAnswer, now: datetime) -> HeldBack:
+    code = answer.outcome.code or ""
+    return HeldBack(sha=answer.sha, code=code, reason=answer.reason, run_id=answer.request_id, since=now)
+
+
+def _newest_within(answers: tuple[PlanAnswer, ...], limit: int) -> tuple[PlanAnswer, ...]:
+    """Return the newest answers, oldest first, whose JSON together stays within `limit` bytes."""
+    kept: list[PlanAnswer] = []
+    for answer in reversed(answers):
+        limit -= len(answer.model_dump_json())
+        if limit < 0:
+            break
+        kept.append(answer)
+    return tuple(reversed(kept))
