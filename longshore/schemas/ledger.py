@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from longshore.schemas.commands import Action
+from longshore.schemas.failures import FAILURES, Backoff, Category
 from longshore.schemas.fleet import SlotSettled
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon, Hold
@@ -29,6 +31,13 @@ from longshore.schemas.slots import Demand, Slot
 
 Key = tuple[str, str]
 """deployment id, worker id: a device holds a deployment at most once."""
+
+IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
+
+# What failed longer ago than this is a matter of its own.
+FAILURES_KEPT = timedelta(days=1)
+
+UNKNOWN_VERSION = "?"
 
 
 def reserve(slots: tuple[Slot, ...], plan: Plan) -> tuple[Slot, ...]:
@@ -82,21 +91,33 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
     )
 
 
-def settle(slots: tuple[Slot, ...], event: SlotSettled) -> tuple[Slot, ...]:
-    """Return the slots after one command has ended. What is older than the slot's own generation changes nothing.
+def settle(slots: tuple[Slot, ...], event: SlotSettled, now: datetime | None = None) -> tuple[Slot, ...]:
+    """Return the slots after one command has ended. What is older than the slot's own generation changes nothing,
+    and neither does what comes again.
 
     IDLE frees the slot. READY or FAILED frees what was reserved beside it. READY after a RELOAD that failed (it says
     the previous digest, or a failure code and no digest) makes the slot the old version's again: that one serves.
+    `now`: when, by the ledger's clock; without it failures are not counted.
+    """
+    slot = next((slot for slot in slots if key_of(slot) == (event.deployment_id, event.worker_id)), None)
+    if slot is None or event.generation < slot.generation:
+        return slots
+    if event.generation == slot.generation and slot.state not in IN_FLIGHT:
+        return slots
+    return settle_anyway(slots, event, now)
+
+
+def settle_anyway(slots: tuple[Slot, ...], event: SlotSettled, now: datetime | None) -> tuple[Slot, ...]:
+    """Return the slots after a device's own word, which counts whatever the ledger had settled before.
+
+    The generation of a slot never falls, whatever the device says.
     """
     key = (event.deployment_id, event.worker_id)
     ledger = {key_of(slot): slot for slot in slots}
-    slot = ledger.get(key)
-    if slot is None or event.generation < slot.generation:
-        return slots
     if event.state is ModelState.IDLE:
         del ledger[key]
     else:
-        ledger[key] = _settled(slot, event)
+        ledger[key] = _settled(ledger[key], event, now)
     return _ordered(ledger)
 
 
@@ -122,9 +143,21 @@ def key_of(slot: Slot) -> Key:
     return (slot.deployment_id, slot.worker_id)
 
 
-def _settled(slot: Slot, event: SlotSettled) -> Slot:
-    ended = {
-        "generation": event.generation,
+def retry_at(slot: Slot, backoff: Backoff) -> datetime | None:
+    """Return when a slot that has failed is tried again in its place; None where only a commit does that.
+
+    What was only out of order (control: fenced, superseded) has broken nothing, so it is tried like what may pass.
+    """
+    kind = FAILURES.get(slot.code or "")
+    if slot.failed_at is None or kind is None or not (kind.retriable or kind.category is Category.CONTROL):
+        return None
+    delay = backoff.delay_after(slot.failures)
+    return None if delay is None else slot.failed_at + delay
+
+
+def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
+    ended: dict[str, object] = {
+        "generation": max(slot.generation, event.generation),
         "state": event.state,
         "code": event.code,
         "previous_version": None,
@@ -134,10 +167,15 @@ def _settled(slot: Slot, event: SlotSettled) -> Slot:
         "instead_of": (),
         "recreate": False,
     }
+    if now is not None and (event.state is ModelState.FAILED or event.code is not None):
+        recent = slot.failed_at is not None and now - slot.failed_at < FAILURES_KEPT
+        ended |= {"failures": slot.failures + 1 if recent else 1, "failed_at": now}
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
         old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": slot.previous_demand}
         return slot.model_copy(update=ended | old)
+    if event.state is ModelState.READY and event.digest not in (None, slot.digest):
+        ended |= {"version": event.version or UNKNOWN_VERSION, "digest": event.digest}
     return slot.model_copy(update=ended)
 
 
