@@ -34,21 +34,25 @@ from longshore.schemas.held import (
     Accepted,
     HeldBack,
     accept,
-    after_plan,
     hold,
     named,
     started,
 )
-from longshore.schemas.ledger import reserve, settle, stamp
+from longshore.schemas.ledger import stamp
 from longshore.schemas.orders import Order, OrderAnswer
-from longshore.schemas.plans import Cause, Plan
+from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied
+from longshore.workflows import causes, decided, hearing, orders
 
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200
 
+# A rebuilt ledger counts on from what it has heard plus this: an absent device may have seen more, and a rollout that
+# waits for it may hold more.
+REBUILD_LEAP = 1000
+
 # What a change of is news for who reads the ledger.
-_TOLD = frozenset(FleetView.model_fields) & frozenset(FleetInput.model_fields) | {"answers", "held", "plan"}
+_TOLD = (frozenset(FleetView.model_fields) & frozenset(FleetInput.model_fields) | {"answers", "held"}) - {"version"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class _Asked:
     """The plan under way."""
 
     request: PlanRequest
+    at: datetime
     stamp: str
     causes: tuple[Cause, ...]
     orphaned: tuple[str, ...]
@@ -64,7 +69,7 @@ class _Asked:
 class Ledger:
     def __init__(self, start: FleetInput) -> None:
         # A ledger that an older release carried over does not say so, and is no new one.
-        self._state = start.model_copy(update={"rebuilt": start.rebuilt or start.generation > 0})
+        self._state = start.model_copy(update={"rebuilt": start.rebuilt or start.applied_sha is not None})
         self._asked: _Asked | None = None
         self._meanwhile: list[Callable[[], None]] = []
 
@@ -89,30 +94,44 @@ class Ledger:
 
     def heard(self, record: DeviceRecord, now: datetime) -> None:
         """Take over what a device says."""
-        if self._held_back(partial(self.heard, record, now)):
-            return
-        state = self._state
-        self._update(
-            devices={**state.devices, record.worker_id: record}, generation=max(state.generation, record.generation)
-        )
+        if not self._held_back(partial(self.heard, record, now)):
+            self._become(hearing.heard(self._state, record, now))
 
     def settled(self, event: SlotSettled, now: datetime) -> None:
         """Take over how a command has ended."""
-        if self._held_back(partial(self.settled, event, now)):
-            return
-        self._update(slots=settle(self._state.slots, event))
+        if not self._held_back(partial(self.settled, event, now)):
+            self._become(hearing.settled(self._state, event, now))
 
     def ordered(self, order: Order, now: datetime) -> OrderAnswer:
-        """Carry out an operator's order. Raises LongshoreError WORKER_UNKNOWN, DEPLOYMENT_UNKNOWN."""
-        raise NotImplementedError
+        """Carry out an operator's order, also while a plan is made: that is looked at again.
+
+        Raises LongshoreError WORKER_UNKNOWN, DEPLOYMENT_UNKNOWN.
+        """
+        ordered = orders.carry_out(order, self._state, self.plan)
+        self._become(causes.note(self._state.model_copy(update=ordered.changes), ordered.cause, now))
+        return ordered.answer
 
     def found(self, drift: DriftFound, now: datetime) -> None:
         """Note what a look at all devices and rollouts has found."""
-        raise NotImplementedError
+        if self._held_back(partial(self.found, drift, now)):
+            return
+        orphaned = tuple(sorted({*self._state.orphaned, *drift.orphaned}))
+        self._become(causes.note(self._state.model_copy(update={"orphaned": orphaned}), drift.cause, now))
 
     def rebuilt(self, heard: Iterable[DeviceRecord], last: LastApplied, now: datetime) -> None:
-        """Begin with what the devices and git say of a fleet whose ledger is lost (FAULTS 57, 70)."""
-        raise NotImplementedError
+        """Begin with what the devices and git say, once, in a run that was not continued (FAULTS 57, 70).
+
+        Where nothing has ever run, there is nothing to rebuild, and git's word on what was applied is not taken.
+        """
+        for record in heard:
+            self._become(hearing.heard(self._state, record, now))
+        known = max(self._state.generation, last.generation)
+        self._update(rebuilt=True)
+        if known == 0:
+            return
+        self._update(applied_sha=self._state.applied_sha or last.sha, generation=known + REBUILD_LEAP)
+        words = f"the ledger was lost, and is made anew from git and {len(self._state.devices)} devices"
+        self._become(causes.note(self._state, Cause(kind=CauseKind.REBUILD, words=words), now))
 
     def unheard(self, workers: Iterable[str]) -> tuple[str, ...]:
         """Return which of these devices the ledger has never met."""
@@ -138,9 +157,10 @@ class Ledger:
 
     def ask(self, request: PlanRequest, now: datetime) -> PlanningInput:
         """Return what the plan is to be made upon. Until it is there, what is said is held back."""
+        self._become(hearing.resolved(self._state, now))
         state = self._state
         known = stamp(state.applied_sha, state.generation, state.slots, state.cordons, state.holds)
-        self._asked = _Asked(request, known, state.causes, state.orphaned)
+        self._asked = _Asked(request, now, known, state.causes, state.orphaned)
         self._update(causes=(), causes_since=None, orphaned=())
         return PlanningInput(
             request=request,
@@ -152,42 +172,73 @@ class Ledger:
             mass_unload_limit=state.settings.mass_unload_limit,
             cordons=state.cordons,
             holds=state.holds,
-            failures=state.failures,
+            failures={name: times for name, all_ in state.failures.items() if (times := hearing.recent(all_, now))},
             now=now,
             orphaned=state.orphaned,
             limits=state.settings.limits,
         )
 
     def planned(self, answer: PlanAnswer, now: datetime) -> None:
-        """Take over the answer that was asked for. Raises LongshoreError PLAN_STALE; then nothing has changed."""
+        """Take over the answer that was asked for. Raises LongshoreError PLAN_STALE."""
         asked = self._asked
         if asked is None or asked.request.request_id != answer.request_id:
             raise LongshoreError("PLAN_STALE", f"nobody waits for the plan of {answer.request_id}")
         commit = asked.request.kind is RequestKind.COMMIT
-        if answer.plan is not None:
-            if answer.plan.stamp not in ("", asked.stamp):
-                raise LongshoreError("PLAN_STALE", f"the plan was made for the ledger {answer.plan.stamp}")
-            self._take_over(answer, answer.plan, commit=commit)
-        elif commit and answer.outcome.code in VERBS:
-            self._update(held=hold(self._state.held, _held_back(answer, now)))
+        plan = answer.plan
+        if plan is None:
+            if commit and answer.outcome.code in VERBS:
+                self._update(held=hold(self._state.held, _held_back(answer, now)))
+        elif plan.stamp not in ("", asked.stamp):
+            self.given_up()
+            raise LongshoreError("PLAN_STALE", f"{answer.request_id} was planned for the ledger {plan.stamp}")
+        elif commit:
+            self._become(decided.by_commit(self._state, answer, plan, asked.at))
+        else:
+            self._become(decided.by_reconciliation(self._state, plan, asked.at))
         if commit:
             self._update(answers=(*self._state.answers, answer)[-ANSWERS_KEPT:])
-        if answer.plan is None:
+        if plan is None:
             self.given_up()
         else:
             self._go_on()
 
     def given_up(self) -> None:
-        """Go on without the plan that was asked for: what it was to mend is still to be mended."""
+        """Go on without the plan that was asked for: what it was to mend is still to be mended.
+
+        A reconciliation that cannot be planned is tried again after a while, or when there is news.
+        """
         asked = self._asked
         if asked is not None:
-            self._update(causes=(*asked.causes, *self._state.causes), orphaned=asked.orphaned)
+            self._update(orphaned=tuple(sorted({*asked.orphaned, *self._state.orphaned})))
+            again = asked.at
+            if asked.request.kind is RequestKind.RECONCILE:
+                again += self._state.settings.reconcile_interval
+            for cause in asked.causes:
+                self._become(causes.note(self._state, cause, again))
         self._go_on()
 
     def due(self, now: datetime) -> tuple[Cause | None, datetime | None]:
-        """Return why to reconcile now, if at all, and when to ask again if nothing happens until then."""
-        cause = self._state.causes[0] if self._state.causes and self._asked is None else None
-        return cause, now if cause else None
+        """Return why to reconcile now, if at all, and when to ask again if nothing happens until then.
+
+        While a plan is made, and before anything was applied, nothing is due.
+        """
+        if self._asked is not None:
+            return None, None
+        self._become(hearing.resolved(self._state, now))
+        later: list[datetime] = [doubt.since + self._state.settings.doubt_grace for doubt in self._state.doubts]
+        if self._state.applied_sha is not None:
+            for at, slot in hearing.retries(self._state):
+                if at > now:
+                    later.append(at)
+                elif self._state.looked_at is None or at > self._state.looked_at:
+                    self._become(causes.note(self._state, causes.of_retry(slot), at))
+            since = self._state.causes_since
+            if since is not None:
+                at = since + self._state.settings.reconcile_pause
+                if at <= now:
+                    return causes.merged(self._state.causes), None
+                later.append(at)
+        return None, min(later, default=None)
 
     def recorded(self, request: PlanRequest) -> PlanAnswer | None:
         """Return the answer to a request that was answered before, or asks for what is applied."""
@@ -252,16 +303,15 @@ class Ledger:
             version=state.version,
         )
 
-    def carried_over(self, limit: int) -> FleetInput:
-        """Return what the next run starts with, its oldest answers left out where its JSON exceeds `limit` bytes."""
+    def carried_over(self, limit: int | None = None) -> FleetInput:
+        """Return what the next run starts with, its oldest answers left out where its JSON exceeds `limit` bytes.
+
+        Between two plans this is all there is.
+        """
+        if limit is None:
+            return self._state
         room = limit - len(self._state.model_copy(update={"answers": ()}).model_dump_json())
         return self._state.model_copy(update={"answers": _newest_within(self._state.answers, room)})
-
-    def _take_over(self, answer: PlanAnswer, plan: Plan, *, commit: bool) -> None:
-        state = self._state
-        self._update(slots=reserve(state.slots, plan), generation=max(state.generation, plan.generation))
-        if commit:
-            self._update(applied_sha=answer.sha, held=after_plan(state.held, answer.held_descendants))
 
     def _go_on(self) -> None:
         self._asked = None
@@ -280,9 +330,12 @@ class Ledger:
         return next(planned, None)
 
     def _update(self, **changes: Any) -> None:
-        state = self._state
-        news = any(name in _TOLD and value != getattr(state, name) for name, value in changes.items())
-        self._state = state.model_copy(update={**changes, "version": state.version + news})
+        self._become(self._state.model_copy(update=changes))
+
+    def _become(self, state: FleetInput) -> None:
+        before, self._state = self._state, state
+        if any(getattr(before, name) != getattr(state, name) for name in _TOLD):
+            self._state = state.model_copy(update={"version": before.version + 1})
 
 
 def _held_back(answer: PlanAnswer, now: datetime) -> HeldBack:
