@@ -228,6 +228,8 @@ class SlotSettled(Message):
     version: str | None = None
     digest: str | None = None
     code: str | None = None
+    begun: bool = True
+    """False: no device was given the command, nor will be. Its slot goes back to what it was before."""
 
 
 class FleetView(Message):

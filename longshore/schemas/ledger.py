@@ -149,7 +149,9 @@ def retry_at(slot: Slot, backoff: Backoff) -> datetime | None:
     What was only out of order (control: fenced, superseded) has broken nothing, so it is tried like what may pass.
     """
     kind = FAILURES.get(slot.code or "")
-    if slot.failed_at is None or kind is None or not (kind.retriable or kind.category is Category.CONTROL):
+    if slot.failed_at is None or not slot.failures or kind is None:
+        return None
+    if not (kind.retriable or kind.category is Category.CONTROL):
         return None
     delay = backoff.delay_after(slot.failures)
     return None if delay is None else slot.failed_at + delay
@@ -167,7 +169,9 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
         "instead_of": (),
         "recreate": False,
     }
-    if now is not None and (event.state is ModelState.FAILED or event.code is not None):
+    if not event.begun and slot.state is ModelState.UNLOADING:
+        return slot.model_copy(update=ended | {"state": slot.before or event.state, "code": slot.code})
+    if now is not None and event.begun and (event.state is ModelState.FAILED or event.code is not None):
         recent = slot.failed_at is not None and now - slot.failed_at < FAILURES_KEPT
         ended |= {"failures": slot.failures + 1 if recent else 1, "failed_at": now}
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)

@@ -154,3 +154,18 @@ def test_stamp_tells_ledgers_apart_and_not_their_order():
 def with_deployment(plan, **facts):
     (deployment,) = plan.deployments
     return plan.model_copy(update={"deployments": (deployment.model_copy(update=facts),)})
+
+
+def test_a_command_that_was_not_begun_gives_its_slot_back():
+    """An operator has withdrawn it: what was READY or FAILED is so again, and what was only reserved is free."""
+    loading = reserve((), pushed((), Wanted("m")))
+    assert settled(loading, ModelState.IDLE, begun=False) == ()
+    for state, code in ((ModelState.READY, None), (ModelState.FAILED, "RUNNER_OOM")):
+        before = settled(loading, state, code=code)
+        unloading = reserve(before, pushed(before, Wanted("m", enabled=False)))
+        (slot,) = settled(unloading, ModelState.READY, begun=False)
+        assert (slot.state, slot.code, slot.before) == (state, code, None)
+    ready = settled(loading, ModelState.READY)
+    reloading = reserve(ready, pushed(ready, Wanted("m", "1.1.0")))
+    (slot,) = settled(reloading, ModelState.READY, begun=False, version="1.0.0", digest=ready[0].digest)
+    assert (slot.version, slot.state, slot.code) == ("1.0.0", ModelState.READY, None)
