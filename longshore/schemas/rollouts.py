@@ -39,6 +39,17 @@ class Steering(Message):
     """With abort: the failure code of what is not begun any more."""
 
 
+class RolloutInput(Message):
+    """What a rollout's run that has grown long hands on to the next one."""
+
+    target: RolloutTarget
+    """The newest, not begun yet; its `reply_also` names everybody who awaits it."""
+    known: tuple[tuple[int, str], ...] = ()
+    """Generation and `reply_to` of the targets that were taken in, for those that are delivered again."""
+    steering: Steering | None = None
+    """An operator's word to that target."""
+
+
 class FreedRequest(Message):
     """Wait until all these slots are gone from the ledger, or one of them is to stay."""
 
