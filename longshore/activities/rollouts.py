@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.planning.freeing import freed
 from longshore.schemas.commands import correlation_id
 from longshore.schemas.deployments import DeploymentSpec
-from longshore.schemas.rollouts import RolloutTarget, SpecRequest, StartRollouts
+from longshore.schemas.fleet import FleetView
+from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, SpecRequest, StartRollouts
 
 log = structlog.get_logger()
 
+# An UNLOAD drains for seconds, up to a minute: looks at the ledger in between, each a query of some milliseconds.
+LOOK_SECONDS = 1.0
+
 
 class Rollouts(Protocol):
+    async def fleet(self) -> FleetView:
+        """Return the ledger as it stands."""
+
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
         """Signal each target to its deployment's rollout, starting those that are not running."""
 
@@ -50,3 +59,17 @@ class RolloutActivities:
         async with beating("resolving"):
             with our_failures_as_temporals():
                 return fitting(await self._specs.spec(request))
+
+    @activity.defn
+    async def await_freed(self, request: FreedRequest) -> Freed:
+        """Look at the ledger until the room is there, or until it is certain that it will not be."""
+        places = sorted({f"{slot.deployment_id} on {slot.worker_id}" for slot in request.slots})
+        async with beating(*places):
+            while True:
+                answer = freed(request.slots, (await self._rollouts.fleet()).slots)
+                if answer is not None:
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+        if answer.outcome == "kept":
+            log.warning("room_not_freed", registry=request.registry, reason=answer.words)
+        return answer
