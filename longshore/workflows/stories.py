@@ -10,7 +10,7 @@ from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
-from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, Steering
 from longshore.schemas.slots import Slot
 
 # The details travel with every view of the workflow: enough to read, never a page that does not end.
@@ -46,6 +46,11 @@ def command_summary(plan: DeploymentPlan, command: PlannedCommand) -> str:
     """Return one line such as `LOAD 1.1.0 on worker-a: least loaded of 3 devices`."""
     what = f"{command.action} {plan.version}" if plan.version else str(command.action)
     return f"{what} on {command.worker_id}: {command.reason}"[:200]
+
+
+def room_words(command: PlannedCommand) -> str:
+    """Return whose room the command waits for: `churn-prod, fraud-prod`."""
+    return ", ".join(sorted({awaited.deployment_id for awaited in command.after}))
 
 
 def plan_words(plan: Plan) -> str:
@@ -105,16 +110,35 @@ def fleet_story(
     )
 
 
-def rollout_story(target: RolloutTarget, progress: Mapping[str, str]) -> str:
+def rollout_story(target: RolloutTarget, progress: Mapping[str, str], steering: Steering | None = None) -> str:
     plan = target.plan
+    why = f", because {target.cause}" if target.cause else ""
+    answered = ", ".join(f"`{who}`" for who in (target.reply_to, *target.reply_also))
     return "\n\n".join(
         [
             f"**{plan.deployment_id} → {plan.version or 'nothing'}** (generation {plan.generation})",
-            f"For commit `{short(target.sha)}`; the answer goes to `{target.reply_to}`",
+            f"For commit `{short(target.sha)}`{why}; the answer goes to {answered}",
+            *([steered(steering)] if steering is not None else []),
             bullets(f"{change.type}: {change.reason}" for change in plan.changes),
             table(("command", "state"), progress.items()),
         ]
     )
+
+
+def steered(word: Steering) -> str:
+    """Return an operator's word to a rollout, and what it means for what is not begun yet."""
+    what = {
+        "pause": "**Paused{by}**: commands that are not begun wait until it is resumed",
+        "resume": "Resumed{by}",
+        "abort": "**Aborted{by}**: commands that were not begun are withdrawn",
+    }[word.kind]
+    return what.format(by=said(word))
+
+
+def said(word: Steering) -> str:
+    """Return ` by olga: disk swap`, as far as it is known."""
+    by = f" by {word.by}" if word.by else ""
+    return f"{by}: {word.reason}" if word.reason else by
 
 
 def device_story(
