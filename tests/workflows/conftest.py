@@ -11,6 +11,7 @@ import pytest
 # The small fleets and registries of the planning tests serve here too.
 sys.path.append(str(Path(__file__).parents[1] / "planning"))
 
+from rollout_stage import Stage
 from workflow_world import World, real_server, time_skipping_server, world
 
 
@@ -35,3 +36,11 @@ async def real_world() -> AsyncIterator[World]:
     """The real server, for what the small one gets wrong: it refuses to cancel an activity that is just completing."""
     async with real_server() as client, world(client) as around:
         yield around
+
+
+@pytest.fixture
+async def stage(real_world: World) -> Stage:
+    """A rollout's surroundings: two devices, two commits and a fleet that only listen."""
+    made = Stage(real_world)
+    await made.open()
+    return made

@@ -3,117 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from fleets import Wanted
+from rollout_stage import Stage, target
 from temporalio import activity
-from temporalio.client import WorkflowHandle
-from workflow_world import REGISTRY, World, eventually
+from workflow_world import World, eventually, real_server, world
 
-from longshore.schemas.commands import Action, CommandIntervals, UnloadReason
+from longshore.schemas.commands import Action
 from longshore.schemas.deployments import DeploymentSpec
-from longshore.schemas.failures import Failure, LongshoreError
-from longshore.schemas.plans import DeploymentPlan, PlannedCommand
+from longshore.schemas.failures import Failure
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, SpecRequest
 from longshore.workflows import conventions
 
-Step = Callable[[str], Awaitable[None]]
-
-
-def target(generation: int, version: str = "1.0.0", workers: str = "ab", action: Action = Action.LOAD) -> RolloutTarget:
-    """A target of deployment `ten` whose answer goes to `commit-<generation>`."""
-    commands = tuple(
-        PlannedCommand(
-            action=action,
-            worker_id=f"worker-{letter}",
-            reason="it fits",
-            previous_version="0.9.0" if action is Action.RELOAD else None,
-            previous_digest="before" if action is Action.RELOAD else None,
-            unload_reason=UnloadReason.DISABLED if action is Action.UNLOAD else None,
-        )
-        for letter in workers
-    )
-    return RolloutTarget(
-        registry=REGISTRY,
-        sha=f"{generation:040x}",
-        plan=DeploymentPlan(
-            deployment_id="ten",
-            generation=generation,
-            version=None if action is Action.UNLOAD else version,
-            digest=None if action is Action.UNLOAD else f"digest-{version}",
-            replicas=len(workers),
-            changes=(),
-            commands=commands,
-        ),
-        reply_to=f"commit-{generation}",
-        intervals=CommandIntervals(schedule_to_start=timedelta(milliseconds=300)),
-    )
-
-
-class Stage:
-    """Two devices, mailboxes for two commits and the fleet; `at` is called at every step of a rollout."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.at: Step | None = None
-        self.spec_error: LongshoreError | None = None
-        self.mail: dict[str, WorkflowHandle[Any, Any]] = {}
-
-    async def open(self) -> None:
-        @activity.defn
-        async def resolve_spec(request: SpecRequest) -> DeploymentSpec:
-            await self.reached(f"resolve {request.sha[-1]}")
-            version = request.digest.removeprefix("digest-")
-            return Wanted("ten", version=version).spec.model_copy(update={"digest": request.digest})
-
-        await self.world.start_broker(resolve_spec=resolve_spec)
-        await self.world.open_mailboxes()
-        for name in ("commit-1", "commit-2", conventions.fleet_workflow_id(REGISTRY)):
-            self.mail[name] = await self.world.mailbox(name)
-        for letter in "ab":
-            device = await self.world.device(f"worker-{letter}")
-            device.before = self._command
-
-    async def reached(self, step: str) -> None:
-        if self.at is not None:
-            await self.at(step)
-
-    async def _command(self, command: Any) -> None:
-        await self.reached(f"{command.worker_id} {command.generation}")
-
-    async def set(self, *targets: RolloutTarget) -> None:
-        await self.world.entities.set_targets(targets)
-
-    async def ended(self) -> None:
-        async def probe() -> bool:
-            description = await self.handle.describe()
-            return description.status is not None and description.status.name == "COMPLETED"
-
-        await eventually(probe, "the rollout ends")
-
-    @property
-    def handle(self) -> WorkflowHandle[Any, Any]:
-        return self.world.client.get_workflow_handle(conventions.rollout_workflow_id("ten"))
-
-    async def answers(self, generation: int) -> list[RolloutOutcome]:
-        received: list[RolloutAnswer] = await self.mail[f"commit-{generation}"].query(
-            "answers", result_type=list[RolloutAnswer]
-        )
-        return [answer.outcome for answer in received]
-
-    async def told_fleet(self) -> list[tuple[str, str, int, str | None]]:
-        events = await self.mail[conventions.fleet_workflow_id(REGISTRY)].query("told")
-        return [(e["worker_id"], e["state"], e["generation"], e["code"]) for e in events]
-
 
 @pytest.fixture
-async def stage(real_world: World) -> Stage:
-    made = Stage(real_world)
-    await made.open()
-    return made
+async def short_lived() -> AsyncIterator[Stage]:
+    """A server that suggests continue-as-new after 10 events instead of 4,096."""
+    suggest = ("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=10")
+    async with real_server(*suggest) as client, world(client) as around:
+        stage = Stage(around)
+        await stage.open()
+        yield stage
 
 
 async def test_every_command_is_answered_and_the_ledger_told(stage: Stage) -> None:
@@ -136,6 +48,41 @@ async def test_a_newer_target_wins_at_every_step(stage: Stage, step: str) -> Non
     assert first == [RolloutOutcome.DONE if step == "after" else RolloutOutcome.SUPERSEDED]
 
 
+@pytest.mark.parametrize("step", STEPS)
+async def test_an_heir_answers_at_every_step(stage: Stage, step: str) -> None:
+    """A reconciliation of the same commit takes the work over: who awaited it before gets the answer of its end."""
+    await _two_targets(stage, target(1), target(2, commit=1), step)
+    assert await stage.answers(2) == [RolloutOutcome.DONE]
+    (first,) = await stage.received(1)
+    assert (first.outcome, first.generation) == (RolloutOutcome.DONE, 1 if step == "after" else 2)
+
+
+@pytest.mark.parametrize("step", ["start", "resolve 1", "worker-a 2", "worker-b 2"])
+async def test_an_older_target_of_the_same_commit_gets_the_answer_of_its_heir(stage: Stage, step: str) -> None:
+    """Delivered late, it sends no command, and nobody is told that it was superseded."""
+    await _two_targets(stage, target(2, commit=1), target(1), step)
+    assert [answer.generation for answer in (*await stage.received(1), *await stage.received(2))] == [2, 2]
+    assert {c.generation for device in stage.world.devices.values() for c in device.commands} == {2}
+
+
+async def test_who_awaits_what_is_carried_over_to_a_new_run(short_lived: Stage) -> None:
+    """A run whose history has grown long is continued as new between two targets: each is answered once."""
+    stage, never = short_lived, asyncio.Event()
+
+    async def hang(step: str) -> None:
+        if step == "worker-a 1":
+            await never.wait()
+
+    stage.at = hang
+    await stage.set(target(1))
+    await stage.commanded("worker-a")
+    first_run = (await stage.handle.describe()).run_id
+    await stage.set(target(2, commit=1), target(1))
+    await stage.ended()
+    assert (await stage.handle.describe()).run_id != first_run
+    assert [answer.generation for answer in (*await stage.received(1), *await stage.received(2))] == [2, 2]
+
+
 @pytest.mark.parametrize("step", ["start", "resolve 2", "worker-a 2", "worker-b 2"])
 async def test_an_older_target_never_wins(stage: Stage, step: str) -> None:
     """A lower generation that arrives late is answered `superseded` and sends no command."""
@@ -156,7 +103,7 @@ async def test_an_unload_wins_over_a_load_that_hangs(stage: Stage) -> None:
 
     stage.at = hang
     await stage.set(target(1))
-    await _until_commanded(stage, "worker-a")
+    await stage.commanded("worker-a")
     await stage.set(target(2, workers="ab", action=Action.UNLOAD))
     await stage.ended()
     assert await stage.answers(1) == [RolloutOutcome.SUPERSEDED]
@@ -191,7 +138,7 @@ async def test_a_commit_and_a_fleet_that_are_gone_are_no_failure(stage: Stage) -
 async def test_an_absent_devices_command_waits_for_it(stage: Stage) -> None:
     """The command is issued again and again until the device is there; the answer waits, the others do not."""
     await stage.set(target(1, workers="abz"))
-    await _until_commanded(stage, "worker-b")
+    await stage.commanded("worker-b")
 
     async def issued_again() -> bool:
         events = (await stage.handle.fetch_history()).events
@@ -328,10 +275,3 @@ async def _two_targets(stage: Stage, first: RolloutTarget, second: RolloutTarget
 
     await eventually(both_answered, "both commits are answered")
     await stage.ended()
-
-
-async def _until_commanded(stage: Stage, worker_id: str) -> None:
-    async def probe() -> bool:
-        return bool(stage.world.devices[worker_id].commands)
-
-    await eventually(probe, f"{worker_id} has its command")
