@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE.parents[1]), str(HERE.parent / "support"), str(HERE.parent / "planning")]
 
 from fleets import Wanted, registry, worker  # noqa: E402 (after the path above)
+from rollout_stage import Stage, making_room, target  # noqa: E402 (after the path above)
 from temporalio.client import AsyncActivityCancelledError  # noqa: E402 (after the path above)
 from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world  # noqa: E402 (after the path above)
 
@@ -180,6 +181,46 @@ async def record_device_brain() -> None:
         await eventually(withdrawn, "the presence is withdrawn")
         await _failed_device(around)
         await _save(around, handle.id, "device-brain")
+
+
+async def record_rollouts() -> None:
+    """What makes room for a LOAD goes; a rollout is paused, resumed and aborted; one takes over what another began."""
+    for name, play in {"evicting": _evicting, "paused": _paused, "heir": _heir}.items():
+        async with real_server() as client, world(client) as around:
+            stage = Stage(around)
+            await stage.open()
+            await play(stage)
+            await stage.ended()
+            await _save(around, stage.handle.id, f"rollout-{name}")
+
+
+async def _evicting(stage: Stage) -> None:
+    stage.evicting()
+    await stage.set(making_room(1))
+    await stage.commanded("worker-a")
+    stage.ledger = ()
+
+
+async def _paused(stage: Stage) -> None:
+    async def pause(step: str) -> None:
+        if step == "resolve 1":
+            await stage.steer("pause")
+
+    stage.at = pause
+    await stage.set(target(1, workers="abz"))
+    await stage.idle()
+    await stage.steer("resume")
+    await stage.commanded("worker-b")
+    await stage.steer("abort")
+
+
+async def _heir(stage: Stage) -> None:
+    async def take_over(step: str) -> None:
+        if step == "worker-a 1":
+            await stage.set(target(2, commit=1))
+
+    stage.at = take_over
+    await stage.set(target(1))
 
 
 async def _held(device: FakeDevice) -> None:

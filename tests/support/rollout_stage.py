@@ -67,6 +67,14 @@ def target(
     )
 
 
+def making_room(generation: int = 1, **more: Any) -> RolloutTarget:
+    """A target whose second device must be rid of `churn` first."""
+    wanted = target(generation, **more)
+    first, second = wanted.plan.commands
+    commands = (first, second.model_copy(update={"after": (ROOM,)}))
+    return wanted.model_copy(update={"plan": wanted.plan.model_copy(update={"commands": commands})})
+
+
 class Stage:
     """Two devices, mailboxes for two commits and the fleet; `at` is called at every step of a rollout."""
 
@@ -125,6 +133,15 @@ class Stage:
             return bool(self.world.devices[worker_id].commands)
 
         await eventually(probe, f"{worker_id} has its command")
+
+    async def idle(self) -> None:
+        """Wait until the rollout waits for nobody but an operator."""
+
+        async def probe() -> bool:
+            now = (await self.handle.describe()).raw_description
+            return not now.pending_activities and not now.HasField("pending_workflow_task")
+
+        await eventually(probe, "the rollout waits for nobody")
 
     def commands(self) -> dict[str, int]:
         return {worker_id: len(device.commands) for worker_id, device in self.world.devices.items()}

@@ -9,9 +9,11 @@ from datetime import timedelta
 import pytest
 from rollout_stage import Stage, target
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
 from workflow_world import World, eventually, real_server, world
 
-from longshore.schemas.commands import Action
+from longshore.schemas.commands import Action, LoadCommand
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import Failure
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, SpecRequest
@@ -176,8 +178,6 @@ async def test_a_moved_tag_fails_the_loads(bare_world: World) -> None:
 
     @activity.defn
     async def resolve_spec(_: SpecRequest) -> DeploymentSpec:
-        from temporalio.exceptions import ApplicationError  # noqa: PLC0415 (only the failure's shape matters here)
-
         failure = Failure(code="TAG_MOVED", message="v1.0.0 is another commit by now").model_dump(mode="json")
         raise ApplicationError("TAG_MOVED", failure, type="TAG_MOVED", non_retryable=True)
 
@@ -194,6 +194,52 @@ async def test_a_moved_tag_fails_the_loads(bare_world: World) -> None:
     assert answer.outcome is RolloutOutcome.FAILED
     assert "v1.0.0 is another commit" in answer.message
     assert bare_world.devices["worker-a"].commands == []
+
+
+REPLY = {"deployment_id": "ten", "worker_id": "worker-z", "generation": 1, "version": "1.0.0", "digest": "digest-1.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ("done!", "cannot be read"),
+        ({"worker_id": 5}, "cannot be read"),
+        (REPLY | {"state": "ready", "generation": 0}, "generation 0 instead of"),
+        (REPLY | {"state": "idle"}, "ten idle on worker-z"),
+    ],
+)
+async def test_a_reply_that_cannot_be_read_hurts_its_own_command_only(stage: Stage, reply: object, says: str) -> None:
+    """Another release, or a defect: the other devices' commands, the answer and the actor are as ever (FAULTS 65)."""
+
+    @activity.defn
+    async def load_model(_: LoadCommand) -> object:
+        return reply
+
+    await stage.world.run_worker(Worker(stage.world.client, task_queue="device:worker-z", activities=[load_model]))
+    await stage.set(target(1, workers="az"))
+    await stage.ended()
+    assert await stage.failures(1) == {"worker-z": "DEVICE_REPLY_INVALID"}
+    (answer,) = await stage.received(1)
+    assert says in answer.message
+    assert sorted(await stage.told_fleet()) == [
+        ("worker-a", "ready", 1, None),
+        ("worker-z", "failed", 1, "DEVICE_REPLY_INVALID"),
+    ]
+
+
+@pytest.mark.parametrize("details", [5, {"code": "NEVER_HEARD_OF", "message": "killed"}, None])
+async def test_a_failure_that_cannot_be_read_has_its_code_all_the_same(stage: Stage, details: object) -> None:
+    """The code stands in the error itself, where only known ones count."""
+
+    @activity.defn
+    async def load_model(_: LoadCommand) -> None:
+        more = () if details is None else (details,)
+        raise ApplicationError("killed", *more, type="RUNNER_OOM", non_retryable=True)
+
+    await stage.world.run_worker(Worker(stage.world.client, task_queue="device:worker-z", activities=[load_model]))
+    await stage.set(target(1, workers="az"))
+    await stage.ended()
+    assert await stage.failures(1) == {"worker-z": "RUNNER_OOM"}
 
 
 async def test_an_unload_does_not_wait_for_a_spec(real_world: World) -> None:
