@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 from rollout_stage import Stage, target
 from temporalio import activity
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import Replayer, Worker
 from workflow_world import World, eventually, real_server, world
 
+from longshore.broker.control import SANDBOX, WORKFLOWS
 from longshore.schemas.commands import Action, LoadCommand
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import Failure
@@ -82,6 +84,9 @@ async def test_who_awaits_what_is_carried_over_to_a_new_run(short_lived: Stage) 
     await stage.set(target(2, commit=1), target(1))
     await stage.ended()
     assert (await stage.handle.describe()).run_id != first_run
+    long = await stage.world.client.get_workflow_handle(stage.handle.id, run_id=first_run).fetch_history()
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=SANDBOX)
+    await replayer.replay_workflow(long)
     assert [answer.generation for answer in (*await stage.received(1), *await stage.received(2))] == [2, 2]
 
 
