@@ -1,33 +1,46 @@
-"""What happened to a commit, brought together for git: devices as they are now, failures as error files."""
+"""What happens, brought together for git: devices as they are now, failures and what was done as error files."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 import structlog
-from temporalio.service import RPCError
+from temporalio.exceptions import TemporalError
 
 from longshore.broker.entities import Entities
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
 from longshore.registry.records.errors import error_files
 from longshore.registry.records.pins import pins_of
+from longshore.registry.records.state import FleetState
 from longshore.registry.records.writer import RegistryWriter
 from longshore.registry.repositories.git import Git
 from longshore.schemas.commands import Action
-from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
-from longshore.schemas.devices import DeviceView
+from longshore.schemas.commits import CommitOutcome, RecordRequest
+from longshore.schemas.devices import DeviceRecord, DeviceView
+from longshore.schemas.failures import FAILURES, LongshoreError
+from longshore.schemas.fleet import FleetView
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.reconciliations import LastApplied, RecordWatch
 from longshore.schemas.rollouts import RolloutAnswer, SlotResult
 from longshore.schemas.telling import intentions
+from longshore.workflows import conventions
 
 log = structlog.get_logger()
+
+Answers = tuple[RolloutAnswer, ...]
 
 # A report follows its command within milliseconds; a device that has just gone away is not waited for.
 REPORT_GRACE_SECONDS = 5.0
 REPORT_PAUSE_SECONDS = 0.2
+
+# Before the activity's close bound of a day: it returns, and with it what has been written.
+LONGEST_WATCH = timedelta(hours=23)
+
+# While the git host is away nothing is lost by asking it less often: what is written then is the newest state.
+LONGEST_PAUSE = timedelta(seconds=30)
 
 _ON_THE_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
@@ -38,7 +51,7 @@ _LEAVE_THE_STATE_ALONE = frozenset(
 
 
 class RegistryRecorder:
-    """Writes `transactions/` and `errors/` for one commit; may be repeated."""
+    """Writes `transactions/` and `errors/` as the fleet changes, and for each commit; may be repeated."""
 
     def __init__(
         self,
@@ -48,65 +61,110 @@ class RegistryRecorder:
         settings: ControlSettings,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._git = git
         self._url = settings.registry
         self._entities = entities
         self._registry = registry
+        self._interval = settings.record_interval
         self._writer = RegistryWriter(
-            git, settings.registry, settings.branch, name=settings.git_name, email=settings.git_email
+            git,
+            settings.registry,
+            settings.branch,
+            name=settings.git_name,
+            email=settings.git_email,
+            min_interval=settings.record_interval,
         )
         self._telling = settings.telling
         self._now = now
+        self._sleep = sleep
+        self._known: dict[str, DeviceView] = {}
+
+    async def keep(self, watch: RecordWatch) -> int:
+        """Write the state whenever the ledger's version has moved on; return the version that is written, after a day.
+
+        A git host that is away, or refuses us, is asked again until it takes the state as it is by then (FAULTS 50). It
+        is told once, and when it is over; so is a fleet that does not answer.
+        """
+        written, pause = watch.seen_version, self._interval
+        trouble: str | None = None
+        end = self._now() + LONGEST_WATCH
+        while self._now() < end:
+            try:
+                version = await self._entities.version()
+                if version != written:
+                    await self._writer.record("Longshore: state", self._state, (), now=self._now())
+                    written = version
+                if trouble is not None:
+                    log.info("state_written_again", version=written)
+                trouble, pause = None, self._interval
+            except (LongshoreError, TemporalError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.warning(
+                        "state_not_written",
+                        code="STATE_PUSH_DEFERRED",
+                        error=trouble,
+                        remedy=FAILURES["STATE_PUSH_DEFERRED"].remedy,
+                    )
+                pause = min(2 * pause, LONGEST_PAUSE)
+            await self._sleep(pause.total_seconds())
+        return written
 
     async def record(self, request: RecordRequest) -> None:
         result = request.result
         untouched = result.outcome in _LEAVE_THE_STATE_ALONE
         await self._git.require(self._url, result.sha)
         commit = await self._git.commit(self._url, result.sha)
-        devices = {} if untouched else await self._devices_after(result)
+        devices = {} if untouched else await self._devices_after(result.answers)
         snapshot = None if untouched else await self._registry.snapshot(result.sha)
         now = self._now()
         next_steps = tuple(intentions(result, self._telling))
         errors = error_files(result, commit, snapshot, devices, now, next_steps=next_steps)
         subject = f"Longshore: {result.outcome} {result.sha[:10]}"
         tags = pins_of(snapshot) if snapshot is not None else {}
-        await self._writer.record(subject, None if untouched else self._views, errors, now=now, tags=tags)
+        await self._writer.record(subject, None if untouched else self._state, errors, now=now, tags=tags)
 
-    async def _devices_after(self, result: CommitResult) -> dict[str, DeviceView]:
-        """Return what the devices report once they have told of this commit's commands, or after a while."""
+    async def _devices_after(self, answers: Answers) -> dict[str, DeviceView]:
+        """Return what the devices report once they have told of these answers' commands, or after a while."""
         deadline = asyncio.get_running_loop().time() + REPORT_GRACE_SECONDS
         while True:
-            devices = await self._devices()
-            if has_been_reported(result, devices) or asyncio.get_running_loop().time() > deadline:
+            devices = await self._devices(await self._entities.fleet())
+            if has_been_reported(answers, devices) or asyncio.get_running_loop().time() > deadline:
                 return devices
             await asyncio.sleep(REPORT_PAUSE_SECONDS)
 
-    async def _views(self) -> list[DeviceView]:
-        return list((await self._devices()).values())
-
-    async def _devices(self) -> dict[str, DeviceView]:
-        """Ask every device's workflow for what it knows; one that is not running is left out."""
+    async def _state(self) -> FleetState:
         fleet = await self._entities.fleet()
-        views = await asyncio.gather(*(self._device(worker_id) for worker_id in fleet.devices))
-        return {view.worker_id: view for view in views if view is not None}
+        devices = await self._devices(fleet)
+        return FleetState(tuple(devices.values()), LastApplied(sha=fleet.applied_sha, generation=fleet.generation))
 
-    async def _device(self, worker_id: str) -> DeviceView | None:
+    async def _devices(self, fleet: FleetView) -> dict[str, DeviceView]:
+        """Ask every device's workflow for what it knows, a window of them at a time."""
+        records, views = list(fleet.devices.values()), []
+        for first in range(0, len(records), conventions.FAN_OUT_WINDOW):
+            views += await asyncio.gather(*map(self._device, records[first : first + conventions.FAN_OUT_WINDOW]))
+        self._known = {view.worker_id: view for view in views}
+        return self._known
+
+    async def _device(self, record: DeviceRecord) -> DeviceView:
+        """Return what was known last where the workflow does not answer: a device does not go and come by that."""
         try:
-            return await self._entities.device(worker_id)
-        except RPCError as error:
-            log.warning("device_not_known", worker_id=worker_id, error=str(error))
-            return None
+            return await self._entities.device(record.worker_id)
+        except TemporalError as error:
+            log.warning("device_not_known", worker_id=record.worker_id, error=str(error))
+            never_asked = DeviceView(worker_id=record.worker_id, health=record.health, last_evidence=None, report=None)
+            known = self._known.get(record.worker_id, never_asked)
+            return known.model_copy(update={"health": record.health})
 
 
-def has_been_reported(result: CommitResult, devices: Mapping[str, DeviceView]) -> bool:
-    """Tell whether every device has reported the end of each command of this commit, carried out or failed.
+def has_been_reported(answers: Answers, devices: Mapping[str, DeviceView]) -> bool:
+    """Tell whether every device has reported the end of each command of these answers, carried out or failed.
 
     A command's result and the report of the same change are two messages; the report may be the later one.
     """
-    return all(
-        _knows(devices.get(slot.worker_id), answer, slot) for answer in result.answers for slot in answer.results
-    )
+    return all(_knows(devices.get(slot.worker_id), answer, slot) for answer in answers for slot in answer.results)
 
 
 def _knows(device: DeviceView | None, answer: RolloutAnswer, slot: SlotResult) -> bool:

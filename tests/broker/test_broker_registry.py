@@ -165,7 +165,7 @@ async def test_a_rejection_leaves_the_state_alone(setting: Setting) -> None:
 def test_the_report_is_awaited(action: Action, device: DeviceView | None, known: bool) -> None:  # noqa: FBT001 (a table)
     """A state that is written before the device has reported would show the model as loading for ever."""
     devices = {} if device is None else {"worker-a": device}
-    assert has_been_reported(result("a" * 40, action=action), devices) is known
+    assert has_been_reported(result("a" * 40, action=action).answers, devices) is known
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_the_report_of_a_failure_is_awaited(device: DeviceView | None, known: bo
     """After a RELOAD that failed git says that the old version serves, not that the new one is on its way."""
     devices = {} if device is None else {"worker-a": device}
     failed = result("a" * 40, Failure(code="CHECKSUM_MISMATCH", message="bad"), Action.RELOAD)
-    assert has_been_reported(failed, devices) is known
+    assert has_been_reported(failed.answers, devices) is known

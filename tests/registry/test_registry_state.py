@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from longshore.registry.documents.yaml import dump, parse
 from longshore.registry.records.errors import MAX_BYTES, error_files
-from longshore.registry.records.state import render_state, state_files
+from longshore.registry.records.state import FleetState, last_applied, render_state, state_files
 from longshore.registry.repositories.repository import CommitInfo
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
@@ -27,11 +27,13 @@ from longshore.schemas.devices import (
 from longshore.schemas.failures import Failure
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.reconciliations import LastApplied
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
 from longshore.schemas.telling import intentions
 
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 GIB = 1024**3
+APPLIED = LastApplied(sha="c" * 40, generation=42)
 COMMIT = CommitInfo("c" * 40, "Olga Ops <olga@acme.com>", "Deploy fraud", NOW)
 
 
@@ -96,38 +98,40 @@ def test_the_state_file_reads_like_the_prds():
         device("worker-us-east-1b", READY, LOADING),
         device("worker-eu-west-1a", FAILED, status=DeviceStatus.DEGRADED),
     ]
-    assert render_state(views, NOW).decode() == GOLDEN_STATE
+    assert render_state(FleetState(views, APPLIED), NOW).decode() == GOLDEN_STATE
 
 
 def test_a_failed_reload_shows_beside_what_still_serves():
     """The old version is ready, and why the new one did not come is said."""
-    text = render_state([device("worker-a", READY.model_copy(update={"error": OUT_OF_MEMORY}))], NOW).decode()
+    text = render_state(
+        FleetState([device("worker-a", READY.model_copy(update={"error": OUT_OF_MEMORY}))]), NOW
+    ).decode()
     assert "status: ready" in text
     assert "last_reload_error: 'RUNNER_OOM: Out of memory during model loading'" in text
 
 
 def test_only_a_material_change_is_written():
     """Beats, requests and progress are no news; a state, a version, a worker is."""
-    before = render_state([device("worker-a", READY, LOADING)], NOW)
+    before = render_state(FleetState([device("worker-a", READY, LOADING)]), NOW)
     later = NOW + timedelta(seconds=30)
     busier = READY.model_copy(update={"request_count": 99999, "last_inference": later})
     further = LOADING.model_copy(update={"progress": 0.9})
     beaten = device("worker-a", busier, further).model_copy(update={"last_evidence": later})
-    assert state_files([beaten], later, before, ["transactions/actual-state.yaml"]) == {}
+    assert state_files(FleetState([beaten]), later, before, ["transactions/actual-state.yaml"]) == {}
     for news in (
         [device("worker-a", READY, LOADING.model_copy(update={"state": ModelState.READY}))],
         [device("worker-a", READY.model_copy(update={"version": "1.2.4"}), LOADING)],
         [beaten, device("worker-b")],
         [beaten.model_copy(update={"health": Health.SUSPECT})],
     ):
-        files = state_files(news, later, before, ["transactions/actual-state.yaml"])
+        files = state_files(FleetState(news), later, before, ["transactions/actual-state.yaml"])
         assert list(files) == ["transactions/actual-state.yaml", "transactions/history/2025-10-28T10-45-30-state.yaml"]
         assert len(set(files.values())) == 1
 
 
 def test_what_an_operator_did_to_the_file_is_undone():
     """A state file that is no longer YAML is written anew."""
-    assert state_files([device("worker-a")], NOW, b"\x00[", [])
+    assert state_files(FleetState([device("worker-a")]), NOW, b"\x00[", [])
 
 
 def test_two_snapshots_of_one_second_have_two_names():
@@ -136,8 +140,51 @@ def test_two_snapshots_of_one_second_have_two_names():
         "transactions/history/2025-10-28T10-45-00-state.yaml",
         "transactions/history/2025-10-28T10-45-00-2-state.yaml",
     ]
-    files = state_files([device("worker-a")], NOW, None, taken)
+    files = state_files(FleetState([device("worker-a")]), NOW, None, taken)
     assert "transactions/history/2025-10-28T10-45-00-3-state.yaml" in files
+
+
+@pytest.mark.parametrize("sha", ["c" * 40, "1" * 40, "1e" + "2" * 38, "0" * 64])
+def test_the_applied_commit_and_its_generation_read_back(sha):
+    """A lost ledger is made anew from them, whatever digits an id has."""
+    applied = LastApplied(sha=sha, generation=42)
+    assert last_applied(render_state(FleetState([device("worker-a")], applied), NOW)) == applied
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\x00[", "[]", "commit: main", "commit: [a]", f"commit: {'C' * 40}", "commit:", "generation: 7"),
+        f"commit: {'c' * 40}\ncommit: {'d' * 40}",
+    ],
+)
+def test_a_state_that_names_no_commit_says_so(text):
+    """A file of an older release, or one that somebody has mended by hand."""
+    assert last_applied(text.encode()) == LastApplied(sha=None)
+
+
+@pytest.mark.parametrize("generation", ["", "-3", "true", "seven", "1.5"])
+def test_a_generation_that_is_none_counts_as_zero(generation):
+    """The commit is still good to begin with."""
+    text = f"commit: {'c' * 40}\ngeneration: {generation}\n"
+    assert last_applied(text.encode()) == LastApplied(sha="c" * 40)
+
+
+def test_a_commit_that_moves_nothing_is_written_and_a_generation_is_not():
+    """The ledger could be rebuilt from the file at any time: it never names a commit before the applied one."""
+    fleet = FleetState([device("worker-a")], APPLIED)
+    before = render_state(fleet, NOW)
+    later = APPLIED.model_copy(update={"generation": 43})
+    assert state_files(FleetState(fleet.devices, later), NOW, before, []) == {}
+    assert state_files(FleetState(fleet.devices, LastApplied(sha="d" * 40, generation=42)), NOW, before, [])
+
+
+def test_a_ledger_that_has_lost_its_commit_does_not_take_it_out_of_the_file():
+    """It is asked for its devices before it has read there what was applied."""
+    before = render_state(FleetState([device("worker-a")], APPLIED), NOW)
+    files = state_files(FleetState([device("worker-b")]), NOW, before, [])
+    assert last_applied(files["transactions/actual-state.yaml"]) == APPLIED
+    assert state_files(FleetState([device("worker-a")]), NOW, before, []) == {}
 
 
 def rejected() -> CommitResult:
@@ -327,6 +374,8 @@ def test_what_is_written_reads_back(value, text):
 GOLDEN_STATE = """\
 # This file is managed by the broker - DO NOT EDIT MANUALLY
 # Last updated: 2025-10-28T10:45:00Z
+commit: cccccccccccccccccccccccccccccccccccccccc
+generation: 42
 workers:
   - worker_id: worker-eu-west-1a
     status: degraded

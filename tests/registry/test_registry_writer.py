@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from longshore.registry.records.errors import ErrorFile
-from longshore.registry.records.writer import Devices, RegistryWriter
+from longshore.registry.records.state import FleetState
+from longshore.registry.records.writer import AskFleet, RegistryWriter
 from longshore.registry.repositories.git import Git
 from longshore.registry.repositories.repository import Author
 from longshore.schemas.devices import DeviceView, Health
@@ -17,11 +19,11 @@ from longshore.schemas.failures import LongshoreError
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 
 
-def fleet(health: Health = Health.HEALTHY) -> Devices:
-    async def devices() -> list[DeviceView]:
-        return [DeviceView(worker_id="worker-a", health=health, last_evidence=NOW, report=None)]
+def fleet(health: Health = Health.HEALTHY) -> AskFleet:
+    async def ask() -> FleetState:
+        return FleetState([DeviceView(worker_id="worker-a", health=health, last_evidence=NOW, report=None)])
 
-    return devices
+    return ask
 
 
 def failure(cause: str, time: datetime = NOW) -> ErrorFile:
@@ -39,8 +41,9 @@ def writer(git, registry) -> RegistryWriter:
     return make_writer(git, registry)
 
 
-def make_writer(git, registry) -> RegistryWriter:
-    return RegistryWriter(git, registry.url, "main", name="Longshore", email="longshore@acme.com")
+def make_writer(git, registry, **options) -> RegistryWriter:
+    options = {"min_interval": timedelta(0), **options}
+    return RegistryWriter(git, registry.url, "main", name="Longshore", email="longshore@acme.com", **options)
 
 
 async def test_state_and_errors_become_one_commit_of_the_broker(git, registry, writer):
@@ -216,7 +219,7 @@ async def test_whoever_had_to_wait_writes_what_is_true_by_then(registry, writer,
     real = git.push_commit
     told = iter([Health.SUSPECT, Health.HEALTHY])
 
-    async def devices():
+    async def newest():
         return await fleet(next(told))()
 
     async def overtaken(*args, **kwargs):
@@ -225,5 +228,60 @@ async def test_whoever_had_to_wait_writes_what_is_true_by_then(registry, writer,
         return await real(*args, **kwargs)
 
     monkeypatch.setattr(git, "push_commit", overtaken)
-    await writer.record("State", devices, [], now=NOW)
+    await writer.record("State", newest, [], now=NOW)
     assert "status: healthy" in registry.show("transactions/actual-state.yaml")
+
+
+START = 1000.0
+
+
+class Clock:
+    """Time that only passes while somebody waits for it; real git takes none of it."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def test_two_hundred_changes_become_at_most_one_commit_a_second(git, registry, monkeypatch):
+    """Twenty changes a second for ten seconds: what is written is never five seconds behind, and ends with the last."""
+    clock, pushed = Clock(), []
+    writer = make_writer(git, registry, min_interval=timedelta(seconds=1), clock=clock, sleep=clock.sleep)
+    real = git.push_commit
+
+    async def push(*args, **options):
+        pushed.append(clock.now)
+        return await real(*args, **options)
+
+    def changes() -> int:
+        return min(200, round((clock.now - START) * 20))
+
+    async def ask():
+        device = DeviceView(worker_id=f"worker-{changes()}", health=Health.HEALTHY, last_evidence=None, report=None)
+        return FleetState([device])
+
+    monkeypatch.setattr(git, "push_commit", push)
+    while changes() < 200:
+        clock.now += 0.05
+        await writer.record("State", ask, [], now=NOW)
+    await writer.record("State", ask, [], now=NOW)
+    gaps = [after - before for before, after in pairwise(pushed)]
+    assert min(gaps) >= 1
+    assert max(gaps) < 5
+    assert "worker-200" in registry.show("transactions/actual-state.yaml")
+
+
+async def test_who_has_nothing_to_write_waits_for_nobody(git, registry):
+    """A hundred rollouts that end at once are one state; only the errors, each somebody's own, take their second."""
+    clock = Clock()
+    writer = make_writer(git, registry, min_interval=timedelta(seconds=1), clock=clock, sleep=clock.sleep)
+    await asyncio.gather(
+        *(writer.record("State", fleet(), [failure("f" * 8)] if last else [], now=NOW) for last in [*[0] * 100, 1])
+    )
+    assert registry.in_bare("rev-list", "--count", "main") == "3"
+    assert clock.now < START + 2.5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,40 +13,73 @@ from longshore.registry.documents.yaml_gate import OUR_OWN
 from longshore.schemas.devices import DeviceCapacity, DeviceView, Health, ModelReport
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.quantities import format_memory
+from longshore.schemas.reconciliations import LastApplied
 
 STATE_FILE = "transactions/actual-state.yaml"
 HISTORY = "transactions/history"
 
 # They change with every beat or request: committing them would be 2,880 commits a day (FAULTS 51).
-_IMMATERIAL = frozenset({"last_heartbeat", "last_inference", "request_count", "progress"})
+_IMMATERIAL = frozenset({"last_heartbeat", "last_inference", "request_count", "progress", "generation"})
+
+# An id of digits only is an id, too.
+_SCHEMA: Mapping[str, Any] = {"properties": {"commit": {"type": "string"}}}
+_COMMIT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
-def render_state(devices: Sequence[DeviceView], now: datetime) -> bytes:
-    """Return the content of actual-state.yaml, workers and models in order of their ids."""
-    workers = [_worker(device) for device in sorted(devices, key=lambda device: device.worker_id)]
+_NOTHING_APPLIED = LastApplied(sha=None)
+
+
+@dataclass(frozen=True)
+class FleetState:
+    devices: Sequence[DeviceView]
+    applied: LastApplied = _NOTHING_APPLIED
+    """The ledger's. A new one that has applied nothing yet knows less than the file, which keeps what it says."""
+
+
+def render_state(fleet: FleetState, now: datetime) -> bytes:
+    """Return the content of actual-state.yaml, workers and models in order of their ids.
+
+    Beyond PRD §4.4 it begins with the applied commit and the ledger's generation: a lost ledger is made anew from them.
+    """
+    applied = fleet.applied
+    top = {"commit": applied.sha, "generation": applied.generation} if applied.sha is not None else {}
+    workers = [_worker(device) for device in sorted(fleet.devices, key=lambda device: device.worker_id)]
     header = f"This file is managed by the broker - DO NOT EDIT MANUALLY\nLast updated: {timestamp(now)}"
-    return dump({"workers": workers}, header=header)
+    return dump({**top, "workers": workers}, header=header)
 
 
-def state_files(
-    devices: Sequence[DeviceView], now: datetime, current: bytes | None, paths: Collection[str]
-) -> dict[str, bytes]:
+def state_files(fleet: FleetState, now: datetime, current: bytes | None, paths: Collection[str]) -> dict[str, bytes]:
     """Return the state and its snapshot as files to write; none where `current` differs in nothing material.
 
     `paths` are the files that there are: a second change within one second gets a name of its own.
     """
-    state = render_state(devices, now)
+    if fleet.applied.sha is None and current is not None:
+        fleet = FleetState(fleet.devices, last_applied(current))
+    state = render_state(fleet, now)
     if current is not None and material(current) == material(state):
         return {}
     return {STATE_FILE: state, _free_name(now, paths): state}
 
 
-def material(state: bytes) -> Any:
-    """Return what of a state file counts as a change: all but times of beats and requests, counters and progress.
+def last_applied(state: bytes) -> LastApplied:
+    """Return what a state file says of the ledger. Without a commit where it says none, or cannot be read."""
+    document = parse(state, _SCHEMA, OUR_OWN)
+    fields = document.value if not document.faults and isinstance(document.value, dict) else {}
+    sha, generation = fields.get("commit"), fields.get("generation")
+    if not isinstance(sha, str) or _COMMIT_ID.fullmatch(sha) is None:
+        return _NOTHING_APPLIED
+    known = isinstance(generation, int) and not isinstance(generation, bool) and generation > 0
+    return LastApplied(sha=sha, generation=generation if known else 0)
 
-    Of a file that cannot be read every byte counts, so that it is written anew.
+
+def material(state: bytes) -> Any:
+    """Return what of a state file counts as a change: not times of beats and requests, counters, progress.
+
+    The applied commit counts, also where it moves nothing: else a lost ledger would go back to one before it. The
+    generation does not: whoever rebuilds from it leaps ahead. Of a file that cannot be read every byte counts, so that
+    it is written anew.
     """
-    document = parse(state, {}, OUR_OWN)
+    document = parse(state, _SCHEMA, OUR_OWN)
     return _without_immaterial(document.value) if document.complete else state
 
 
