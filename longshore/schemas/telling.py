@@ -1,13 +1,16 @@
-"""Who is told of a commit's result, and in which words (PRD §5.1 "Validation Results"). Pure."""
+"""Who is told of a result, and in which words (PRD §5.1 "Validation Results"; §5.5 for what is done unasked). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
+from longshore.schemas.failures import FAILURES
 from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.plans import CauseKind, Plan
+from longshore.schemas.reconciliations import Reconciliation, ReconciliationResult
 from longshore.schemas.redaction import beginning
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome
 
@@ -20,6 +23,9 @@ _LONGEST_ENTRY = 500
 IN_ORDER = frozenset({CommitOutcome.APPLIED, CommitOutcome.SUPERSEDED, CommitOutcome.OUTDATED})
 
 _BROKEN = frozenset({RolloutOutcome.FAILED, RolloutOutcome.INCOMPLETE})
+
+# What somebody should look into, also where it mends itself; of the rest only what does not is told.
+_ALARMING = frozenset({CauseKind.WORKER_FAILED, CauseKind.REBUILD})
 
 
 class CommitState(StrEnum):
@@ -93,13 +99,32 @@ def notice(registry: str, result: CommitResult, audience: Audience) -> Notice:
     entries = [_finding(issue) for issue in _errors(result) if audience is Audience.OPS or audience in issue.told]
     if audience is Audience.OPS:
         entries += [_failure(answer) for answer in result.answers if answer.outcome in _BROKEN]
-    left_out = len(entries) - ENTRIES_SHOWN
-    more = [f"… and {left_out} more"] if left_out > 0 else []
     outcome = result.outcome.replace("_", " ")
-    return Notice(
-        title=f"Longshore: commit {result.sha[:10]} of {registry}: {outcome}",
-        body=beginning("\n".join([result.summary, *entries[:ENTRIES_SHOWN], *more]), LONGEST_NOTICE),
-    )
+    return _notice(f"Longshore: commit {result.sha[:10]} of {registry}: {outcome}", result.summary, entries)
+
+
+def alarm(asked: Reconciliation) -> Notice | None:
+    """Return what ops is told as a reconciliation begins: what has failed, and what is done about it unasked."""
+    plan, kind = asked.plan, asked.cause.kind
+    if not plan.suspects and kind not in _ALARMING:
+        return None
+    entries = [
+        f"- pool {one.pool}: {one.unhealthy} of {one.alive_before} devices are silent\n"
+        f"  FLEET_SUSPECT: {FAILURES['FLEET_SUSPECT'].remedy}"
+        for one in plan.suspects
+    ]
+    what = "fleet suspect" if plan.suspects else kind.replace("_", " ")
+    return _notice(f"Longshore: {asked.registry}: {what}", asked.cause.words, [*entries, *_intended(plan)])
+
+
+def aftermath(registry: str, result: ReconciliationResult) -> Notice | None:
+    """Return what ops is told once a reconciliation has ended; nothing, where all is as it should be."""
+    if result.outcome in IN_ORDER:
+        return None
+    entries = [_failure(answer) for answer in result.answers if answer.outcome in _BROKEN]
+    outcome = result.outcome.replace("_", " ")
+    title = f"Longshore: reconciliation {result.generation} of {registry}: {outcome}"
+    return _notice(title, result.summary, entries)
 
 
 def intentions(result: CommitResult, telling: Telling) -> Iterator[str]:
@@ -109,6 +134,16 @@ def intentions(result: CommitResult, telling: Telling) -> Iterator[str]:
             yield f"Notifying the {audience} team once this is written (channels: {channels})"
     if telling.status_host:
         yield f"Setting the commit's status on {telling.status_host} once this is written"
+
+
+def _notice(title: str, summary: str, entries: Sequence[str]) -> Notice:
+    left_out = len(entries) - ENTRIES_SHOWN
+    more = [f"… and {left_out} more"] if left_out > 0 else []
+    return Notice(title=title, body=beginning("\n".join([summary, *entries[:ENTRIES_SHOWN], *more]), LONGEST_NOTICE))
+
+
+def _intended(plan: Plan) -> list[str]:
+    return [f"- {d.deployment_id}: {'; '.join(change.reason for change in d.changes)}" for d in plan.deployments]
 
 
 def _errors(result: CommitResult) -> list[Issue]:
