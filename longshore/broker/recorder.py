@@ -12,8 +12,9 @@ from temporalio.exceptions import TemporalError
 from longshore.broker.entities import Entities
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
-from longshore.registry.records.errors import error_files
+from longshore.registry.records.errors import error_files, rollout_errors
 from longshore.registry.records.pins import pins_of
+from longshore.registry.records.remediation import Remediation, Surroundings, given_up, remediation_errors
 from longshore.registry.records.state import FleetState
 from longshore.registry.records.writer import RegistryWriter
 from longshore.registry.repositories.git import Git
@@ -23,9 +24,10 @@ from longshore.schemas.devices import DeviceRecord, DeviceView
 from longshore.schemas.failures import FAILURES, LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.reconciliations import LastApplied, RecordWatch
+from longshore.schemas.plans import Plan
+from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, RecordWatch
 from longshore.schemas.rollouts import RolloutAnswer, SlotResult
-from longshore.schemas.telling import intentions
+from longshore.schemas.telling import intentions, intentions_unasked
 from longshore.workflows import conventions
 
 log = structlog.get_logger()
@@ -122,9 +124,49 @@ class RegistryRecorder:
         now = self._now()
         next_steps = tuple(intentions(result, self._telling))
         errors = error_files(result, commit, snapshot, devices, now, next_steps=next_steps)
+        if not untouched:
+            done = Remediation(
+                plan=await self._plan_of(result.sha),
+                cause=None,
+                answers=result.answers,
+                commit=commit,
+                workflow_id=conventions.commit_workflow_id(request.registry, result.sha),
+                rollout_id=conventions.rollout_workflow_id,
+            )
+            errors += remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
         subject = f"Longshore: {result.outcome} {result.sha[:10]}"
         tags = pins_of(snapshot) if snapshot is not None else {}
         await self._writer.record(subject, None if untouched else self._state, errors, now=now, tags=tags)
+
+    async def record_reconciliation(self, request: ReconciliationRecord) -> None:
+        """Write what was done unasked, and the state; the same request writes nothing twice."""
+        result = request.result
+        await self._git.require(self._url, result.sha)
+        commit = await self._git.commit(self._url, result.sha)
+        devices = await self._devices_after(result.answers)
+        snapshot = await self._registry.snapshot(result.sha)
+        now = self._now()
+        done = Remediation(
+            plan=request.plan,
+            cause=result.cause,
+            answers=result.answers,
+            commit=commit,
+            workflow_id=conventions.reconciliation_workflow_id(request.registry, result.generation),
+            rollout_id=conventions.rollout_workflow_id,
+        )
+        next_steps = tuple(intentions_unasked(request, self._telling))
+        errors = remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
+        by = f"Commanded unasked, by {done.workflow_id}"
+        errors += tuple(rollout_errors(result.answers, commit, snapshot, devices, (by, *next_steps), now))
+        for deployment in given_up(request.plan):
+            log.critical("model_given_up", deployment_id=deployment.deployment_id, workflow_id=done.workflow_id)
+        subject = f"Longshore: {result.cause.kind} {result.outcome}, generation {result.generation}"
+        await self._writer.record(subject, self._state, errors, now=now)
+
+    async def _plan_of(self, sha: str) -> Plan:
+        """Return the plan of a commit as the ledger has it; an empty one where another commit is applied by now."""
+        plan = (await self._entities.fleet()).plan
+        return plan if plan is not None and plan.sha == sha and plan.cause is None else Plan(sha=sha, generation=0)
 
     async def _devices_after(self, answers: Answers) -> dict[str, DeviceView]:
         """Return what the devices report once they have told of these answers' commands, or after a while."""

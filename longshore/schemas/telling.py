@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from longshore.schemas.base import Message
 from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
-from longshore.schemas.failures import FAILURES
+from longshore.schemas.failures import FAILURES, Category
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.plans import CauseKind, Plan
-from longshore.schemas.reconciliations import Reconciliation, ReconciliationResult
+from longshore.schemas.reconciliations import Reconciliation, ReconciliationRecord, ReconciliationResult
 from longshore.schemas.redaction import beginning
-from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome
+from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
 
 # Chat services refuse or fold longer messages; the workflow and the error file have the rest.
 LONGEST_NOTICE = 4_000
@@ -23,6 +23,9 @@ _LONGEST_ENTRY = 500
 IN_ORDER = frozenset({CommitOutcome.APPLIED, CommitOutcome.SUPERSEDED, CommitOutcome.OUTDATED})
 
 _BROKEN = frozenset({RolloutOutcome.FAILED, RolloutOutcome.INCOMPLETE})
+
+# What a model's card, code or files can mend, as what it takes of a device's memory can.
+_OF_THE_MODEL = frozenset({Category.ARTIFACT, Category.CONFIGURATION, Category.RUNTIME})
 
 # What somebody should look into, also where it mends itself; of the rest only what does not is told.
 _ALARMING = frozenset({CauseKind.WORKER_FAILED, CauseKind.REBUILD})
@@ -127,13 +130,40 @@ def aftermath(registry: str, result: ReconciliationResult) -> Notice | None:
     return _notice(title, result.summary, entries)
 
 
+def failed_models(registry: str, result: ReconciliationResult) -> Notice | None:
+    """Return what the ML team is told once a reconciliation has ended: which of its models failed by themselves."""
+    broken = [answer for answer in result.answers if answer.outcome in _BROKEN]
+    concerning = [answer for answer in broken if any(map(_is_of_the_model, answer.results))]
+    if not concerning and not (broken and result.cause.kind is CauseKind.MODEL_FAILED):
+        return None
+    entries = [_failure(answer) for answer in concerning]
+    title = f"Longshore: {registry}: models failed in reconciliation {result.generation}"
+    return _notice(title, result.summary, entries)
+
+
 def intentions(result: CommitResult, telling: Telling) -> Iterator[str]:
     """Say whom the settings have told. An error file is written first: it cannot say that somebody has been told."""
-    for audience in audiences(result):
-        if channels := telling.channels.get(audience, 0):
-            yield f"Notifying the {audience} team once this is written (channels: {channels})"
+    yield from _notifying(audiences(result), telling)
     if telling.status_host:
         yield f"Setting the commit's status on {telling.status_host} once this is written"
+
+
+def intentions_unasked(record: ReconciliationRecord, telling: Telling) -> Iterator[str]:
+    """Say, as `intentions`, who is told of a reconciliation, whether or not all of it has ended."""
+    result = record.result
+    begun = Reconciliation(registry=record.registry, sha=result.sha, plan=record.plan, cause=result.cause)
+    broken = any(answer.outcome in _BROKEN for answer in result.answers)
+    concerned = {
+        Audience.OPS: broken or alarm(begun) is not None,
+        Audience.ML: failed_models(record.registry, result) is not None,
+    }
+    yield from _notifying([audience for audience, is_told in concerned.items() if is_told], telling)
+
+
+def _notifying(concerned: Iterable[Audience], telling: Telling) -> Iterator[str]:
+    for audience in concerned:
+        if channels := telling.channels.get(audience, 0):
+            yield f"Notifying the {audience} team once this is written (channels: {channels})"
 
 
 def _notice(title: str, summary: str, entries: Sequence[str]) -> Notice:
@@ -152,6 +182,12 @@ def _errors(result: CommitResult) -> list[Issue]:
 
 def _finding(issue: Issue) -> str:
     return f"- {beginning(str(issue), _LONGEST_ENTRY)}\n  {issue.remedy}"
+
+
+def _is_of_the_model(slot: SlotResult) -> bool:
+    return slot.failure is not None and (
+        slot.failure.kind.category in _OF_THE_MODEL or slot.failure.code == "RUNNER_OOM"
+    )
 
 
 def _failure(answer: RolloutAnswer) -> str:

@@ -73,7 +73,7 @@ def error_files(
             return (_rejection(result, commit, next_steps, now),)
         case CommitOutcome.HISTORY_REWRITTEN | CommitOutcome.MASS_UNLOAD_BLOCKED:
             return (_held_back(result, commit, next_steps, now),)
-    return tuple(_rollout_errors(result, commit, snapshot, devices, next_steps, now))
+    return tuple(rollout_errors(result.answers, commit, snapshot, devices, next_steps, now))
 
 
 def _rejection(result: CommitResult, commit: CommitInfo, next_steps: Sequence[str], now: datetime) -> ErrorFile:
@@ -82,7 +82,7 @@ def _rejection(result: CommitResult, commit: CommitInfo, next_steps: Sequence[st
         "timestamp": timestamp(now),
         "error_type": "validation_error",
         "severity": "high",
-        "commit": _commit(commit),
+        "commit": commit_fields(commit),
         "error": {"message": result.summary},
         "issues": [
             {
@@ -111,7 +111,7 @@ def _held_back(result: CommitResult, commit: CommitInfo, next_steps: Sequence[st
         "timestamp": timestamp(now),
         "error_type": str(result.outcome),
         "severity": "high",
-        "commit": _commit(commit),
+        "commit": commit_fields(commit),
         "error": {"code": code, "message": result.summary},
         "actions_taken": ["Held the commit back: nothing that runs was changed", *next_steps],
         "recommended_actions": [sound, f"Where it is meant so, let it through: longshore {VERBS[code]} {commit.sha}"],
@@ -119,35 +119,36 @@ def _held_back(result: CommitResult, commit: CommitInfo, next_steps: Sequence[st
     return ErrorFile(result.outcome.replace("_", "-"), commit.sha[:8], now, rendered(content))
 
 
-def _rollout_errors(  # noqa: PLR0917 (what a commit's failures are made of)
-    result: CommitResult,
+def rollout_errors(  # noqa: PLR0917 (what failures are made of)
+    answers: Sequence[RolloutAnswer],
     commit: CommitInfo,
     snapshot: RegistrySnapshot | None,
     devices: Mapping[str, DeviceView],
     next_steps: Sequence[str],
     now: datetime,
 ) -> Iterator[ErrorFile]:
-    for answer in result.answers:
-        deployment = _deployment(answer.deployment_id, snapshot)
+    """Yield a file for each command that failed, and for each deployment that lacks a place."""
+    for answer in answers:
+        deployment = deployment_fields(answer.deployment_id, snapshot)
         causes = (commit.sha, answer.deployment_id, str(answer.generation))
         for slot in answer.results:
             if slot.failure is None or slot.failure.kind.category is Category.CONTROL:
                 continue  # superseded or fenced: nothing is broken
             content = _slot_error(answer, slot, slot.failure, deployment, devices.get(slot.worker_id), commit, now)
             content["actions_taken"] += next_steps
-            yield ErrorFile(_KINDS[slot.action], _cause(*causes, slot.worker_id), now, rendered(content))
+            yield ErrorFile(_KINDS[slot.action], cause_of(*causes, slot.worker_id), now, rendered(content))
         if answer.outcome is RolloutOutcome.INCOMPLETE:
             content = {
                 "timestamp": timestamp(now),
                 "error_type": "placement_failure",
                 "severity": "medium",
-                "commit": _commit(commit),
+                "commit": commit_fields(commit),
                 "deployment": deployment,
                 "error": {"message": answer.message or "not every wanted replica has a place"},
                 "actions_taken": ["Placed as many replicas as fit", *next_steps],
                 "recommended_actions": [FAILURES["CAPACITY_INSUFFICIENT"].remedy],
             }
-            yield ErrorFile("placement-failure", _cause(*causes), now, rendered(content))
+            yield ErrorFile("placement-failure", cause_of(*causes), now, rendered(content))
 
 
 def rendered(content: Mapping[str, Any]) -> bytes:
@@ -175,6 +176,21 @@ def _text(name: str, value: Any, longest: int) -> Any:
     return [_text(name, child, longest) for child in value] if isinstance(value, list) else value
 
 
+def error_fields(failure: Failure) -> dict[str, str]:
+    """Return PRD §4.5's `error`."""
+    error = {"code": failure.code, "message": failure.message}
+    if failure.step:
+        error["step"] = failure.step
+    if failure.details:
+        error["stack_trace" if "Traceback" in failure.details else "details"] = failure.details
+    return error
+
+
+def report_of(deployment_id: str, device: DeviceView | None) -> ModelReport | None:
+    models: Sequence[ModelReport] = device.report.models if device and device.report else ()
+    return next((model for model in models if model.deployment_id == deployment_id), None)
+
+
 def _slot_error(  # noqa: PLR0917 (what one failure is made of)
     answer: RolloutAnswer,
     slot: SlotResult,
@@ -185,27 +201,17 @@ def _slot_error(  # noqa: PLR0917 (what one failure is made of)
     now: datetime,
 ) -> dict[str, Any]:
     worker = {"id": slot.worker_id, **({"status": worker_status(device)} if device else {})}
-    error = {"code": failure.code, "message": failure.message}
-    if failure.step:
-        error["step"] = failure.step
-    if failure.details:
-        error["stack_trace" if "Traceback" in failure.details else "details"] = failure.details
     return {
         "timestamp": timestamp(now),
         "error_type": f"model_{slot.action.lower()}_failure",
         "severity": "high",
-        "commit": _commit(commit),
+        "commit": commit_fields(commit),
         "deployment": deployment,
         "worker": worker,
-        "error": error,
-        "actions_taken": _actions_taken(slot.action, _report_of(answer.deployment_id, device)),
+        "error": error_fields(failure),
+        "actions_taken": _actions_taken(slot.action, report_of(answer.deployment_id, device)),
         "recommended_actions": [failure.remedy],
     }
-
-
-def _report_of(deployment_id: str, device: DeviceView | None) -> ModelReport | None:
-    models: Sequence[ModelReport] = device.report.models if device and device.report else ()
-    return next((model for model in models if model.deployment_id == deployment_id), None)
 
 
 def _actions_taken(action: Action, report: ModelReport | None) -> list[str]:
@@ -220,11 +226,11 @@ def _actions_taken(action: Action, report: ModelReport | None) -> list[str]:
     return actions
 
 
-def _commit(commit: CommitInfo) -> dict[str, str]:
+def commit_fields(commit: CommitInfo) -> dict[str, str]:
     return {"id": commit.sha, "author": commit.author, "subject": commit.subject}
 
 
-def _deployment(deployment_id: str, snapshot: RegistrySnapshot | None) -> dict[str, Any]:
+def deployment_fields(deployment_id: str, snapshot: RegistrySnapshot | None) -> dict[str, Any]:
     manifest = snapshot.manifests.get(deployment_id) if snapshot else None
     if manifest is None:
         return {"id": deployment_id}
@@ -232,5 +238,6 @@ def _deployment(deployment_id: str, snapshot: RegistrySnapshot | None) -> dict[s
     return {"id": deployment_id, "model_card_ref": {"repository": ref.repository, "ref": ref.ref}}
 
 
-def _cause(*parts: str) -> str:
+def cause_of(*parts: str) -> str:
+    """Return what stands for a failure in its file's name, made of what does not change when it is told again."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
