@@ -9,16 +9,14 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
-from longshore.planning.freeing import freed
-from longshore.schemas.commands import correlation_id
+from longshore.schemas.commands import Action, correlation_id
 from longshore.schemas.deployments import DeploymentSpec
-from longshore.schemas.fleet import FleetView
-from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, SpecRequest, StartRollouts
+from longshore.schemas.plans import ChangeType, DeploymentPlan
+from longshore.schemas.rollouts import RolloutTarget, SpecRequest, StartRollouts
 
 log = structlog.get_logger()
 
-# An UNLOAD drains for seconds, up to a minute: looks at the ledger in between, each a query of some milliseconds.
-LOOK_SECONDS = 1.0
+_REDEPLOYS = frozenset({ChangeType.UNRESPONSIVE_WORKER, ChangeType.FAILED_MODEL})
 
 
 class Rollouts(Protocol):
@@ -45,6 +43,7 @@ class RolloutActivities:
             with our_failures_as_temporals():
                 await self._rollouts.set_targets(request.targets)
         for plan in (target.plan for target in request.targets):
+            _tell_redeployment(plan)
             for command in plan.commands:
                 log.info(
                     "command_dispatched",
@@ -60,16 +59,14 @@ class RolloutActivities:
             with our_failures_as_temporals():
                 return fitting(await self._specs.spec(request))
 
-    @activity.defn
-    async def await_freed(self, request: FreedRequest) -> Freed:
-        """Look at the ledger until the room is there, or until it is certain that it will not be."""
-        places = sorted({f"{slot.deployment_id} on {slot.worker_id}" for slot in request.slots})
-        async with beating(*places):
-            while True:
-                answer = freed(request.slots, (await self._rollouts.fleet()).slots)
-                if answer is not None:
-                    break
-                await asyncio.sleep(LOOK_SECONDS)
-        if answer.outcome == "kept":
-            log.warning("room_not_freed", registry=request.registry, reason=answer.words)
-        return answer
+
+def _tell_redeployment(plan: DeploymentPlan) -> None:
+    reasons = [change.reason for change in plan.changes if change.type in _REDEPLOYS]
+    workers = [command.worker_id for command in plan.commands if command.action is Action.LOAD]
+    if reasons and workers:
+        log.warning(
+            "model_redeployment_triggered",
+            deployment_id=plan.deployment_id,
+            reason="; ".join(reasons),
+            target_workers=workers,
+        )
