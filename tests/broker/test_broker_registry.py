@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,14 @@ from longshore.broker.recorder import RegistryRecorder, has_been_reported
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings
 from longshore.registry.repositories.git import Git
-from longshore.schemas.commands import Action
+from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, DeviceView, Health, ModelReport
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Cause, CauseKind, DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.reconciliations import ReconciliationRecord, ReconciliationResult
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult, SpecRequest
 from longshore.telemetry.metrics import BrokerMetrics
 
@@ -54,6 +56,9 @@ def result(sha: str, failure: Failure | None = None, action: Action = Action.LOA
 class Entities:
     """One device that knows what it knows."""
 
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+
     async def fleet(self) -> FleetView:
         devices = {"worker-a": {"worker_id": "worker-a"}}
         return FleetView.model_validate(
@@ -63,7 +68,7 @@ class Entities:
                 "generation": 1,
                 "devices": devices,
                 "slots": (),
-                "plan": None,
+                "plan": self.plan,
             }
         )
 
@@ -82,11 +87,17 @@ class Setting:
         self.registry.worker("worker-a")
         self.registry.deployment("ten", self.model, "1.0.0")
         self.sha = self.registry.push("Deploy")
-        settings = BrokerSettings(registry=self.registry.url, state_dir=root / "broker", repository_schemes=("file",))
+        settings = BrokerSettings(
+            registry=self.registry.url,
+            state_dir=root / "broker",
+            repository_schemes=("file",),
+            record_interval=timedelta(milliseconds=1),
+        )
         cache = Git(root / "cache", settings)
         self.metrics = BrokerMetrics()
         self.service = RegistryService(cache, self.registry.url, "main", metrics=self.metrics)
-        self.recorder = RegistryRecorder(cache, Entities(), self.service, settings, now=lambda: NOW)
+        self.entities = Entities()
+        self.recorder = RegistryRecorder(cache, self.entities, self.service, settings, now=lambda: NOW)
 
     def written(self) -> list[str]:
         names = git(self.registry.bare, "ls-tree", "-r", "--name-only", "main", "transactions", "errors")
@@ -146,6 +157,47 @@ async def test_a_rejection_leaves_the_state_alone(setting: Setting) -> None:
     rejected = CommitResult(sha=setting.sha, outcome=CommitOutcome.REJECTED, summary="rejected")
     await setting.recorder.record(RecordRequest(registry="registry", result=rejected))
     assert [name.split("/")[0] for name in setting.written()] == ["errors"]
+
+
+def eviction(sha: str) -> Plan:
+    unload = PlannedCommand(
+        action=Action.UNLOAD, worker_id="worker-a", reason="evicted", unload_reason=UnloadReason.EVICTED
+    )
+    victim = DeploymentPlan(
+        deployment_id="ten", generation=1, version="1.0.0", digest="d", replicas=1, changes=(), commands=(unload,)
+    )
+    return Plan(sha=sha, generation=1, deployments=(victim,))
+
+
+async def test_a_commit_tells_what_it_has_evicted(setting: Setting) -> None:
+    """As the ledger's plan has it; of a plan that another commit has replaced only what was answered."""
+    setting.entities.plan = eviction(setting.sha)
+    await setting.recorder.record(RecordRequest(registry="registry", result=result(setting.sha)))
+    assert [name for name in setting.written() if name.endswith("-eviction.yaml")]
+
+
+async def test_a_reconciliation_is_written_once(setting: Setting) -> None:
+    """What had failed, who did what about it, and the state; a repeated activity adds nothing, and nothing starts."""
+    lost = DeploymentPlan(
+        deployment_id="ten", generation=8, version="1.0.0", digest="d", replicas=1, changes=(), commands=(), lost=("w",)
+    )
+    cause = Cause(kind=CauseKind.WORKER_FAILED, words="w has failed", workers=("w",))
+    told = result(setting.sha, Failure(code="RUNNER_OOM", message="killed"))
+    request = ReconciliationRecord(
+        registry="ops",
+        plan=Plan(sha=setting.sha, generation=8, deployments=(lost,), cause=cause),
+        result=ReconciliationResult(
+            sha=setting.sha, outcome=told.outcome, summary="told", cause=cause, generation=8, answers=told.answers
+        ),
+    )
+    for _ in range(2):
+        await setting.recorder.record_reconciliation(request)
+    errors = [name for name in setting.written() if name.startswith("errors/")]
+    assert sorted(name.rsplit("-", 2)[1] for name in errors) == ["load", "worker"]
+    texts = [git(setting.registry.bare, "show", f"main:{name}") for name in errors]
+    assert all("reconcile:ops:8" in text for text in texts)
+    assert git(setting.registry.bare, "rev-list", "--count", f"{setting.sha}..main").strip() == "1"
+    assert await setting.service.look() == setting.sha
 
 
 @pytest.mark.parametrize(

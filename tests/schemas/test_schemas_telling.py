@@ -5,11 +5,23 @@ from __future__ import annotations
 import pytest
 
 from longshore.schemas.commands import Action
-from longshore.schemas.commits import CommitOutcome, CommitResult
+from longshore.schemas.commits import CommitOutcome, CommitResult, Telling
 from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.issues import Audience, Issue, Severity
+from longshore.schemas.plans import Cause, CauseKind, Change, ChangeType, DeploymentPlan, Plan, PoolSuspicion
+from longshore.schemas.reconciliations import Reconciliation, ReconciliationRecord, ReconciliationResult
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
-from longshore.schemas.telling import LONGEST_NOTICE, CommitState, audiences, ended, notice
+from longshore.schemas.telling import (
+    LONGEST_NOTICE,
+    CommitState,
+    aftermath,
+    alarm,
+    audiences,
+    ended,
+    failed_models,
+    intentions_unasked,
+    notice,
+)
 
 OPS, ML = Audience.OPS, Audience.ML
 MANIFEST = Issue(code="MANIFEST_INVALID", file="models/a.yaml", line=5, place="deployment_config", message="no number")
@@ -112,3 +124,84 @@ def test_the_status_has_the_first_error_and_how_many_there_are() -> None:
     assert (applied.state, applied.description) == (CommitState.SUCCESS, "in one line")
     leaky = MANIFEST.model_copy(update={"message": "password=hunter2"})
     assert "hunter2" not in ended("ops", result(CommitOutcome.REJECTED, leaky)).description
+
+
+def reconciled(kind: CauseKind, *answers: RolloutAnswer) -> ReconciliationResult:
+    broken = any(answer.outcome is not RolloutOutcome.DONE for answer in answers)
+    return ReconciliationResult(
+        sha="c" * 40,
+        outcome=CommitOutcome.PARTLY_APPLIED if broken else CommitOutcome.APPLIED,
+        summary="in one line",
+        cause=Cause(kind=kind, words="why"),
+        generation=42,
+        answers=answers,
+    )
+
+
+def planned(kind: CauseKind, *suspects: PoolSuspicion) -> Reconciliation:
+    change = Change(type=ChangeType.UNRESPONSIVE_WORKER, deployment_id="fraud", reason="worker-a has failed")
+    deployment = DeploymentPlan(
+        deployment_id="fraud", generation=42, version="1", digest="d", replicas=1, changes=(change,), commands=()
+    )
+    plan = Plan(sha="c" * 40, generation=42, deployments=(deployment,), suspects=suspects)
+    return Reconciliation(registry="ops", sha="c" * 40, plan=plan, cause=Cause(kind=kind, words="why"))
+
+
+def test_ops_are_told_at_once_of_what_has_failed() -> None:
+    """PRD §5.5 step 6: the failure and what is done about it; of a drift that is mended nobody is."""
+    told = alarm(planned(CauseKind.WORKER_FAILED))
+    assert told is not None
+    assert told.title == "Longshore: ops: worker failed"
+    assert told.body.splitlines() == ["why", "- fraud: worker-a has failed"]
+    suspect = alarm(planned(CauseKind.DRIFT, PoolSuspicion(pool="production", unhealthy=3, alive_before=5)))
+    assert suspect is not None
+    assert suspect.title == "Longshore: ops: fleet suspect"
+    assert FAILURES["FLEET_SUSPECT"].remedy in suspect.body
+    assert alarm(planned(CauseKind.DRIFT)) is None
+
+
+def test_ops_are_told_in_the_end_of_what_is_still_broken() -> None:
+    """The deployments that are not as they should be, with remedies; nobody is told where all is."""
+    told = aftermath("ops", reconciled(CauseKind.DRIFT, answer("fraud", RolloutOutcome.FAILED, "RUNNER_OOM")))
+    assert told is not None
+    assert told.title == "Longshore: reconciliation 42 of ops: partly applied"
+    assert FAILURES["RUNNER_OOM"].remedy in told.body
+    assert aftermath("ops", reconciled(CauseKind.DRIFT, answer("fraud", RolloutOutcome.DONE))) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "entries"),
+    [
+        (CauseKind.WORKER_FAILED, "MODEL_LOAD_FAILED", ["- fraud failed: said"]),
+        (CauseKind.DRIFT, "CHECKSUM_MISMATCH", ["- fraud failed: said"]),
+        (CauseKind.DRIFT, "RUNNER_OOM", ["- fraud failed: said"]),
+        (CauseKind.WORKER_FAILED, "DEVICE_UNREACHABLE", None),
+        (CauseKind.WORKER_FAILED, "PREEMPTION_FAILED", None),
+        (CauseKind.MODEL_FAILED, "DEVICE_UNREACHABLE", []),
+    ],
+)
+def test_the_ml_team_is_told_of_models_that_failed(kind: CauseKind, code: str, entries: list[str] | None) -> None:
+    """What is wrong with a model is theirs, what with a device or its room is not; None: nothing is told."""
+    broken = (answer("fraud", RolloutOutcome.FAILED, code), answer("ten", RolloutOutcome.INCOMPLETE))
+    told = failed_models("ops", reconciled(kind, *broken))
+    assert (told and [line for line in told.body.splitlines() if line.startswith("-")]) == entries
+    assert failed_models("ops", reconciled(kind, answer("fraud", RolloutOutcome.DONE))) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "teams"),
+    [
+        (CauseKind.WORKER_FAILED, (answer("fraud", RolloutOutcome.DONE),), ["ops"]),
+        (CauseKind.DRIFT, (answer("fraud", RolloutOutcome.DONE),), []),
+        (CauseKind.DRIFT, (answer("fraud", RolloutOutcome.INCOMPLETE),), ["ops"]),
+        (CauseKind.MODEL_FAILED, (answer("fraud", RolloutOutcome.FAILED, "RUNNER_OOM"),), ["ops", "ml"]),
+    ],
+)
+def test_the_error_file_of_a_reconciliation_says_who_will_be_told(
+    kind: CauseKind, answers: tuple[RolloutAnswer, ...], teams: list[str]
+) -> None:
+    """Only whom the notices are for, and who has a channel."""
+    record = ReconciliationRecord(registry="ops", plan=planned(kind).plan, result=reconciled(kind, *answers))
+    told = list(intentions_unasked(record, Telling(channels={OPS: 2, ML: 2})))
+    assert told == [f"Notifying the {team} team once this is written (channels: 2)" for team in teams]
+    assert list(intentions_unasked(record, Telling())) == []
