@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from longshore.planning.diff import IN_FLIGHT
 from longshore.planning.fleet import Fleet
 from longshore.planning.steps import capacity, evictions
-from longshore.schemas.commands import Action
+from longshore.schemas.commands import Action, UnloadReason
+from longshore.schemas.devices import Health
 from longshore.schemas.fleet import PlanningInput, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
@@ -27,9 +29,11 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
         for command in deployment.commands:
             broken.extend(_fitting_action(deployment, command, slots.get(command.worker_id)))
             broken.extend(_right_device(deployment, command, slots, desired, fleet))
-        broken.extend(_replicas(deployment, slots))
+        broken.extend(_silent(deployment, fleet))
+        broken.extend(_serving(deployment, slots, fleet))
+        broken.extend(_replicas(deployment, slots, fleet))
         broken.extend(_recreated(deployment, observed))
-        broken.extend(_held(deployment, observed))
+        broken.extend(_held(deployment, slots, observed))
     broken.extend(evictions(plan, before))
     if not broken:
         broken.extend(capacity(before, reserve(observed.slots, plan), desired))
@@ -88,21 +92,55 @@ def _right_device(
             yield f"{name}: {command.action} on {worker_id}, where it makes room for {newcomer}"
 
 
-def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot]) -> Iterator[str]:
+def _silent(deployment: DeploymentPlan, fleet: Fleet) -> Iterator[str]:
+    for command in deployment.commands:
+        if command.worker_id in fleet.workers and fleet.health(command.worker_id) is Health.FAILED:
+            yield f"{deployment.deployment_id}: {command.action} on {command.worker_id}, which has failed"
+
+
+def _serving(deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet) -> Iterator[str]:
+    """What serves goes only while enough others are READY; what is evicted, or should not run at all, at once."""
+    unloads = {c.worker_id: c for c in deployment.commands if c.action is Action.UNLOAD}
+    ready = {
+        w
+        for w, slot in slots.items()
+        if slot.state is ModelState.READY
+        and slot.digest == deployment.digest
+        and fleet.health(w) in (Health.HEALTHY, Health.UNKNOWN)
+    }
+    for worker_id, command in unloads.items():
+        slot = slots.get(worker_id)
+        served = slot is not None and slot.state in (ModelState.READY, ModelState.RELOADING)
+        left = len(ready - unloads.keys())
+        if served and command.unload_reason is UnloadReason.SCALED_DOWN and left < deployment.replicas:
+            name = f"{deployment.deployment_id}: UNLOAD on {worker_id}"
+            yield f"{name}, which serves, leaves {left} READY where {deployment.replicas} are wanted"
+
+
+def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet) -> Iterator[str]:
     """Count the replicas as they are meant to be: what has failed with its device, or goes later, is not among them."""
+    name = deployment.deployment_id
     gone = {c.worker_id for c in deployment.commands if c.action is Action.UNLOAD}
     gone |= {d.worker_id for d in deployment.deferred if d.action is Action.UNLOAD} | set(deployment.lost)
     loaded = {c.worker_id for c in deployment.commands if c.action is not Action.UNLOAD}
+    gone |= {w for w, slot in slots.items() if slot.replaced and _counted_out(slot, fleet)} - loaded
     kept = {w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in gone}
     after = len(kept | loaded)
     if after > deployment.replicas:
-        yield f"{deployment.deployment_id}: {after} replicas where {deployment.replicas} are wanted"
-    left_as_they_are = sum(slots[w].digest != deployment.digest for w in kept - loaded)
-    if after - left_as_they_are + deployment.unplaced != deployment.replicas:
-        yield (
-            f"{deployment.deployment_id}: {after - left_as_they_are} placed and {deployment.unplaced} unplaced "
-            f"are not the {deployment.replicas} wanted"
-        )
+        yield f"{name}: {after} replicas where {deployment.replicas} are wanted"
+    later = {d.worker_id for d in deployment.deferred}
+    left = sum(slots[w].digest != deployment.digest or _has_failed(slots[w]) for w in kept - loaded - later)
+    if after - left + deployment.unplaced != deployment.replicas:
+        placed = f"{after - left} placed and {deployment.unplaced} unplaced"
+        yield f"{name}: {placed} are not the {deployment.replicas} wanted"
+
+
+def _counted_out(slot: Slot, fleet: Fleet) -> bool:
+    return slot.state is ModelState.FAILED or fleet.health(slot.worker_id) is Health.FAILED
+
+
+def _has_failed(slot: Slot) -> bool:
+    return slot.state is ModelState.FAILED
 
 
 def _recreated(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[str]:
@@ -119,12 +157,15 @@ def _recreated(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[
         yield f"{deployment.deployment_id}: recreates {allowed}"
 
 
-def _held(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[str]:
+def _held(deployment: DeploymentPlan, slots: dict[str, Slot], observed: PlanningInput) -> Iterator[str]:
+    """What is under way is carried on all the same: its rollout holds it back."""
     name = deployment.deployment_id
+    begun = {w for w, s in slots.items() if s.state in IN_FLIGHT}
     for hold in observed.holds:
         if hold.deployment_id != name or deployment.digest is None:
             continue
         for command in deployment.commands:
-            fills = command.action is not Action.UNLOAD and hold.digest in (None, deployment.digest)
-            if hold.kind == "paused" or fills:
+            fills = command.action is not Action.UNLOAD
+            applies = command.worker_id not in begun and hold.digest in (None, deployment.digest)
+            if applies and (hold.kind == "paused" or fills):
                 yield f"{name}: {command.action} on {command.worker_id}, though it is {hold.kind}"

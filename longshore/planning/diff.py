@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from longshore.schemas.deployments import DeploymentManifest
 from longshore.schemas.lifecycle import ModelState
@@ -12,6 +13,20 @@ from longshore.schemas.plans import Change, ChangeType
 from longshore.schemas.slots import Slot
 
 IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
+
+
+class Place(Enum):
+    """What is to be thought of the place of a slot, whatever it holds."""
+
+    STAYS = auto()
+    MOVES = auto()
+    """The device is there, and may not keep it: selector, region, drain."""
+    EVICTED = auto()
+    """This plan gives its room to something more important."""
+    LOST = auto()
+    """The device has failed."""
+    AWAY = auto()
+    """Lost before this plan, and counted no longer."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +38,11 @@ class Standing:
     outdated: tuple[Slot, ...] = ()
     """Run another digest, are on their way to one, or have failed with one."""
     failed: tuple[Slot, ...] = ()
-    """Failed with the wanted digest: a push is a retry."""
-    misplaced: tuple[Slot, ...] = ()
-    """May not stay: the selector has moved on, or they have failed on a device that is not there."""
+    """Failed with the wanted digest."""
+    moving: tuple[Slot, ...] = ()
+    evicted: tuple[Slot, ...] = ()
+    lost: tuple[Slot, ...] = ()
+    away: tuple[Slot, ...] = ()
     leaving: tuple[Slot, ...] = ()
     """Being unloaded."""
     victims: tuple[Slot, ...] = ()
@@ -47,14 +64,20 @@ class Standing:
         )
 
 
-def stand(slots: Iterable[Slot], digest: str, *, may_stay: Callable[[Slot], bool]) -> Standing:
+_GROUPS = {Place.MOVES: "moving", Place.EVICTED: "evicted", Place.LOST: "lost", Place.AWAY: "away"}
+
+
+def stand(slots: Iterable[Slot], digest: str, *, place: Callable[[Slot], Place]) -> Standing:
     """Sort the slots of one deployment whose wanted digest is `digest`."""
     groups: dict[str, list[Slot]] = {}
     for slot in slots:
-        if slot.state is ModelState.UNLOADING:
+        where = place(slot)
+        if where in (Place.LOST, Place.AWAY):
+            group = _GROUPS[where]
+        elif slot.state is ModelState.UNLOADING:
             group = "leaving"
-        elif not may_stay(slot):
-            group = "misplaced"
+        elif where is not Place.STAYS:
+            group = _GROUPS[where]
         elif slot.digest != digest:
             group = "outdated"
         else:
@@ -63,42 +86,79 @@ def stand(slots: Iterable[Slot], digest: str, *, may_stay: Callable[[Slot], bool
     return Standing(**{name: tuple(members) for name, members in groups.items()})
 
 
-def changes(deployment_id: str, standing: Standing, wanted: int, version: str) -> tuple[Change, ...]:
-    """Return every way in which a deployment that should run differs from what is wanted."""
+def changes(
+    deployment_id: str, standing: Standing, wanted: int, version: str, why: Mapping[str, str]
+) -> tuple[Change, ...]:
+    """Return every way in which a deployment that should run differs from what is wanted.
+
+    `why` says, by worker id, why a slot moves, for whom it is evicted, and what becomes of one that has failed.
+    """
     found: list[tuple[ChangeType, str]] = []
     kept = len(standing.kept)
     if standing.victims:
         found.append((ChangeType.SCALE_DOWN, f"{kept + len(standing.victims)} → {wanted} replicas"))
-    if standing.misplaced:
-        found.append((ChangeType.SCALE_DOWN, f"no longer to run on {_names(standing.misplaced)}"))
+    found.extend(
+        (ChangeType.SCALE_DOWN, f"makes room for {why[slot.worker_id]} on {slot.worker_id}")
+        for slot in standing.evicted
+    )
+    if standing.lost:
+        found.append((ChangeType.UNRESPONSIVE_WORKER, _unresponsive(standing.lost)))
+    if standing.moving:
+        places = "; ".join(f"{slot.worker_id}: {why[slot.worker_id]}" for slot in standing.moving)
+        found.append((ChangeType.MIGRATE, f"moves from {places}"))
     if standing.outdated:
         found.append((ChangeType.VERSION_UPDATE, _update(standing.outdated, version)))
     if standing.failed:
-        failed = ", ".join(f"{slot.code} on {slot.worker_id}" for slot in standing.failed)
-        found.append((ChangeType.SCALE_UP, f"{len(standing.failed)} of {_replicas(wanted)} failed: {failed}"))
-    if kept < wanted:
-        if kept or standing.misplaced:
-            found.append((ChangeType.SCALE_UP, f"{kept} → {_replicas(wanted)}"))
-        else:
-            found.append((ChangeType.NEW_DEPLOYMENT, f"{version}, {_replicas(wanted)}"))
+        failed = ", ".join(f"{slot.code} on {slot.worker_id}{_fate(slot, why)}" for slot in standing.failed)
+        found.append((ChangeType.FAILED_MODEL, f"{len(standing.failed)} of {_replicas(wanted)} failed: {failed}"))
+    found.extend(_missing(standing, wanted, version))
     return tuple(Change(type=kind, deployment_id=deployment_id, reason=reason) for kind, reason in found)
 
 
-def disabling(deployment_id: str, manifest: DeploymentManifest | None, workers: int) -> Change:
-    """Return the change of a deployment of which nothing should run, while `workers` devices hold it."""
+def _missing(standing: Standing, wanted: int, version: str) -> Iterable[tuple[ChangeType, str]]:
+    """Yield what is wanted beyond all that was there: what only changes its place is told already."""
+    kept = len(standing.kept)
+    going = (
+        len(standing.moving) + len(standing.evicted) + sum(s.state is not ModelState.UNLOADING for s in standing.lost)
+    )
+    if kept + going + len(standing.away) < wanted:
+        if kept or going or standing.away:
+            yield ChangeType.SCALE_UP, f"{kept + going + len(standing.away)} → {_replicas(wanted)}"
+        else:
+            yield ChangeType.NEW_DEPLOYMENT, f"{version}, {_replicas(wanted)}"
+    if standing.away and kept + going < wanted:
+        yield ChangeType.UNRESPONSIVE_WORKER, f"{_names(standing.away)} still counted out"
+
+
+def disabling(deployment_id: str, manifest: DeploymentManifest | None, held: Iterable[Slot], found: int) -> Change:
+    """Return the change of a deployment of which nothing should run; `found` of what is `held` no plan has brought."""
+    slots = tuple(held)
+    if manifest is None and found == len(slots):
+        reason = f"runs on {_names(slots)}, and git does not name it"
+        return Change(type=ChangeType.ORPHAN, deployment_id=deployment_id, reason=reason)
     if manifest is None:
         why = "the manifest is no longer in git"
     elif not manifest.enabled:
         why = "enabled is false"
     else:
         why = "replicas is 0"
-    return Change(type=ChangeType.DISABLE, deployment_id=deployment_id, reason=f"{why}; loaded on {_workers(workers)}")
+    reason = f"{why}; loaded on {_workers(len(slots))}"
+    return Change(type=ChangeType.DISABLE, deployment_id=deployment_id, reason=reason)
 
 
 def no_longer_awaited(deployment_id: str, unreachable: tuple[Slot, ...]) -> Change:
     """Return the change of a deployment that waits for devices which have left git."""
     reason = f"no longer waits for {_names(unreachable)}: not in git any more"
     return Change(type=ChangeType.SCALE_DOWN, deployment_id=deployment_id, reason=reason)
+
+
+def _unresponsive(lost: tuple[Slot, ...]) -> str:
+    have = "has" if len(lost) == 1 else "have"
+    return f"{_names(lost)} {have} failed: nothing was heard of {'it' if len(lost) == 1 else 'them'}"
+
+
+def _fate(slot: Slot, why: Mapping[str, str]) -> str:
+    return f" ({why[slot.worker_id]})" if slot.worker_id in why else ""
 
 
 def _update(outdated: tuple[Slot, ...], version: str) -> str:

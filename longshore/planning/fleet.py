@@ -145,12 +145,17 @@ class Fleet:
         record = self._records.get(worker_id)
         return "the device drains itself" if record is not None and record.draining else None
 
+    def leaving(self, worker_id: str) -> bool:
+        """Tell whether the device has said goodbye: its host is being stopped."""
+        record = self._records.get(worker_id)
+        return record is not None and record.status is DeviceStatus.LEAVING
+
     def absence(self, worker_id: str) -> str | None:
         """Return why the device takes nothing new; what it holds is not judged by it."""
         record = self._records.get(worker_id)
         if record is not None and record.health is Health.FAILED:
             return "the device has failed: nothing was heard of it"
-        if record is not None and record.status is DeviceStatus.LEAVING:
+        if self.leaving(worker_id):
             return "the device is leaving"
         cordon = self._cordons.get(worker_id)
         if cordon is not None and cordon.kind == "cordon":

@@ -1,39 +1,87 @@
-"""The plan of one commit: every deployment compared with its slots, in the order in which it matters."""
+"""The plan of one commit or reconciliation: every deployment compared with its slots, in the order that matters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from longshore.planning.circumstances import Circumstances
 from longshore.planning.deployment import plan_ending, plan_running
 from longshore.planning.fleet import Fleet
-from longshore.planning.occupancy import Occupancy
+from longshore.planning.suspicion import suspicions
 from longshore.schemas.fleet import PlanningInput
-from longshore.schemas.plans import Goal, Plan
+from longshore.schemas.ledger import key_of, stamp
+from longshore.schemas.plans import DeploymentPlan, Goal, Plan
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.slots import Slot
 
 
-def make_plan(observed: PlanningInput, desired: RegistrySnapshot) -> Plan:
-    """Return what is to be done so that `observed` becomes `desired`.
+def make_plan(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...] = ()) -> Plan:
+    """Return what is to be done so that the fleet becomes as `desired`.
 
     All deployments of a plan share one new generation; a plan without deployments leaves the counter alone. What is
     to end comes first, then the others by priority (100 before 1) and id: who comes first chooses first. What this
-    plan unloads is not given away in it: the room is free only when the device has confirmed.
+    plan unloads is not given away in it: the room is free only when the device has confirmed. What it evicts is
+    awaited by the command that takes its place.
+
+    `adopted` are slots that reports tell of and the ledger does not know: they count as if it did.
     """
-    fleet = Fleet(desired.workers, observed.devices, Occupancy(desired.workers, observed.slots))
-    generation = observed.generation + 1
-    running = [manifest for manifest in desired.manifests.values() if manifest.wanted_replicas]
-    ending = fleet.occupancy.deployments() - {manifest.id for manifest in running}
-    running.sort(key=lambda manifest: (-manifest.deployment_config.priority, manifest.id))
-    plans = [
-        *(plan_ending(name, desired.manifests.get(name), generation, fleet) for name in sorted(ending)),
-        *(plan_running(manifest, desired.specs[manifest.id], generation, fleet) for manifest in running),
-    ]
-    deployments = tuple(plan for plan in plans if plan is not None)
-    return Plan(
+    return _planned(asked, desired, adopted)[0]
+
+
+def wondered(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...] = ()) -> tuple[str, ...]:
+    """Return the devices whose `facts` the plan would need: some of one priority go there, and some stay."""
+    return tuple(sorted(_planned(asked, desired, adopted)[1].wondered))
+
+
+def _planned(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...]) -> tuple[Plan, Fleet]:
+    suspects = suspicions(
+        desired.workers,
+        asked.devices,
+        asked.failures,
+        asked.now,
+        share=asked.limits.suspect_share,
+        window=asked.limits.suspect_window,
+    )
+    fleet = Fleet.of(asked.model_copy(update={"slots": (*adopted, *asked.slots)}), desired, suspects)
+    circumstances = replace(Circumstances.of(asked), adopted=frozenset(map(key_of, adopted)))
+    deployments = tuple(_deployments(asked.generation + 1, fleet, circumstances, desired))
+    plan = Plan(
         sha=desired.sha,
-        generation=generation if deployments else observed.generation,
+        generation=asked.generation + 1 if deployments else asked.generation,
         deployments=deployments,
         workers=tuple(sorted(desired.workers)),
         goals={name: _goal(name, desired) for name in sorted(desired.manifests)},
+        stamp=stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds),
+        adopted=adopted,
+        cause=asked.request.cause,
+        suspects=suspects,
     )
+    return plan, fleet
+
+
+def _deployments(
+    generation: int, fleet: Fleet, circumstances: Circumstances, desired: RegistrySnapshot
+) -> Iterator[DeploymentPlan]:
+    """Yield the plans in their order. A reconciliation stops at its limit of commands: the rest is drift still."""
+    running = [manifest for manifest in desired.manifests.values() if manifest.wanted_replicas]
+    running.sort(key=lambda manifest: (-manifest.deployment_config.priority, manifest.id))
+    ending = fleet.occupancy.deployments() - {manifest.id for manifest in running}
+    left = circumstances.limits.commands if circumstances.reconciling else None
+    for name in sorted(ending):
+        if left is None or left > 0:
+            plan = plan_ending(name, desired.manifests.get(name), generation, fleet, circumstances)
+            if plan is not None:
+                left = None if left is None else left - len(plan.commands)
+                yield plan
+    for manifest in running:
+        # Who is evicted has its UNLOAD in this plan, whatever the limit: somebody waits for it.
+        evicted = any(name == manifest.id for name, _ in fleet.evicted)
+        if left is None or left > 0 or evicted:
+            plan = plan_running(manifest, desired.specs[manifest.id], generation, fleet, circumstances)
+            if plan is not None:
+                left = None if left is None else left - len(plan.commands)
+                yield plan
 
 
 def _goal(deployment_id: str, desired: RegistrySnapshot) -> Goal:

@@ -34,7 +34,8 @@ def evictions(plan: Plan, before: Iterable[Slot]) -> Iterator[str]:
             where = f"{name}: {command.action} on {worker_id} waits for {gone.deployment_id} on {gone.worker_id}"
             for why in _vain(command, gone.worker_id, ledger.get(key), commands.get(key)):
                 yield f"{where}, {why}"
-            if _too_important(ledger.get(key), plans.get(gone.deployment_id), plans[name]):
+            evicted = _is_evicted(commands.get(key), ledger.get(key))
+            if evicted and _too_important(plans.get(gone.deployment_id), plans[name]):
                 yield f"{where}, whose priority is not below {plans[name].priority}"
     for (name, worker_id), times in sorted(promised.items()):
         if times > 1:
@@ -97,10 +98,14 @@ def _vain(command: PlannedCommand, worker_id: str, slot: Slot | None, going: Pla
         yield f"where a {going.action} is commanded"
 
 
-def _too_important(slot: Slot | None, victim: DeploymentPlan | None, newcomer: DeploymentPlan) -> bool:
-    """Tell whether what still runs goes for something that is not above it. Who waits for an UNLOAD takes nothing."""
-    running = slot is not None and slot.state is not ModelState.UNLOADING
-    return running and victim is not None and victim.digest is not None and victim.priority >= newcomer.priority
+def _is_evicted(command: PlannedCommand | None, slot: Slot | None) -> bool:
+    """Tell whether this plan lets something go for another. What goes for its own reason is free for anybody."""
+    going = slot is not None and slot.state is ModelState.UNLOADING
+    return command is not None and command.unload_reason is UnloadReason.EVICTED and not going
+
+
+def _too_important(victim: DeploymentPlan | None, newcomer: DeploymentPlan) -> bool:
+    return victim is not None and victim.digest is not None and victim.priority >= newcomer.priority
 
 
 def _needless(

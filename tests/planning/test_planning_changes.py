@@ -31,6 +31,11 @@ def commands(deployment):
     return [(command.action, command.worker_id) for command in deployment.commands]
 
 
+def later(deployment):
+    assert {one.action for one in deployment.deferred} <= {Action.UNLOAD}
+    return [(one.worker_id, one.waits_for) for one in deployment.deferred]
+
+
 def test_new_deployment_is_loaded_on_as_many_workers_as_replicas():
     """A deployment that nobody has is NEW_DEPLOYMENT and gets a LOAD per replica."""
     deployment = planned((), Wanted("m", replicas=3))
@@ -105,15 +110,11 @@ def test_scale_down_takes_what_serves_nothing_first():
 
 
 def test_new_version_and_fewer_replicas_at_once():
-    """A victim is unloaded and not reloaded as well."""
+    """A victim is not reloaded as well; it serves the old version until the new one has proved itself."""
     deployment = planned(running(Wanted("m", "1.0.0", replicas=3)), Wanted("m", "1.1.0", replicas=1))
     assert kinds(deployment) == [ChangeType.SCALE_DOWN, ChangeType.VERSION_UPDATE]
-    assert sorted(commands(deployment)) == [
-        (Action.RELOAD, "worker-c"),
-        (Action.UNLOAD, "worker-a"),
-        (Action.UNLOAD, "worker-b"),
-    ]
-    assert deployment.commands[0].action is Action.UNLOAD
+    assert commands(deployment) == [(Action.RELOAD, "worker-c")]
+    assert later(deployment) == [("worker-a", "another is READY"), ("worker-b", "another is READY")]
 
 
 def test_new_version_and_more_replicas_at_once():
@@ -142,16 +143,19 @@ def test_failed_replica_is_loaded_again_by_the_next_push():
     """A push is a retry: a FAILED slot is loaded again in its place, with a new generation."""
     slots = running(Wanted("m", replicas=2), failures={"worker-b": "STORAGE_UNAVAILABLE"})
     deployment = planned(slots, Wanted("m", replicas=2))
-    assert kinds(deployment) == [ChangeType.SCALE_UP]
-    assert deployment.changes[0].reason == "1 of 2 replicas failed: STORAGE_UNAVAILABLE on worker-b"
+    assert kinds(deployment) == [ChangeType.FAILED_MODEL]
+    told = "1 of 2 replicas failed: STORAGE_UNAVAILABLE on worker-b (tried again there)"
+    assert deployment.changes[0].reason == told
     assert commands(deployment) == [(Action.LOAD, "worker-b")]
 
 
 def test_failed_replica_on_a_lost_device_is_replaced():
-    """Where the device itself is gone, the retry goes to another one; the lost one is told to unload."""
+    """Where the device itself is gone, the retry goes to another one; the lost one is told nothing."""
     slots = running(Wanted("m", replicas=2), failures={"worker-b": "DEVICE_UNREACHABLE"})
     deployment = planned(slots, Wanted("m", replicas=2), devices=device("worker-b", Health.FAILED))
-    assert commands(deployment) == [(Action.UNLOAD, "worker-b"), (Action.LOAD, "worker-c")]
+    assert kinds(deployment) == [ChangeType.UNRESPONSIVE_WORKER]
+    assert commands(deployment) == [(Action.LOAD, "worker-c")]
+    assert deployment.lost == ("worker-b",)
 
 
 def test_failed_reload_is_tried_again_by_the_next_push():
@@ -164,11 +168,17 @@ def test_failed_reload_is_tried_again_by_the_next_push():
 
 
 def test_replica_moves_when_the_selector_moves():
-    """A replica where the selector no longer matches is unloaded, and replaced where it does."""
+    """A replica where the selector no longer matches is replaced where it does, and unloaded when that is READY."""
     slots = running(Wanted("m", selector={"zone": "a"}), workers=zoned())
-    deployment = planned(slots, Wanted("m", selector={"zone": "b"}), workers=zoned())
-    assert kinds(deployment) == [ChangeType.SCALE_DOWN, ChangeType.SCALE_UP]
-    assert commands(deployment) == [(Action.UNLOAD, "worker-a"), (Action.LOAD, "worker-b")]
+    moved = Wanted("m", selector={"zone": "b"})
+    plan = make_plan(observed(slots), registry(zoned(), moved))
+    deployment = plan.deployments[0]
+    assert kinds(deployment) == [ChangeType.MIGRATE]
+    assert deployment.changes[0].reason == "moves from worker-a: the selector no longer matches it"
+    assert commands(deployment) == [(Action.LOAD, "worker-b")]
+    assert later(deployment) == [("worker-a", "another is READY")]
+    deployment = planned(answered(slots, plan), moved, workers=zoned())
+    assert commands(deployment) == [(Action.UNLOAD, "worker-a")]
 
 
 def test_device_that_left_git_counts_as_gone():

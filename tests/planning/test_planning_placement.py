@@ -11,6 +11,7 @@ from longshore.planning.placement import place
 from longshore.planning.plan import make_plan
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
+from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.orders import Cordon
 
@@ -62,6 +63,7 @@ def test_workers_without_sufficient_capacity_are_excluded():
         "cpu: 2 wanted, 0.5 of 1 taken",
         "gpu: 1 wanted, 0 of 0 taken",
         "models: 1 wanted, 1 of 1 taken",
+        "no eviction helps: the device is too small",
     )
     shortfalls = deployment.rejections[0].shortfalls
     assert [(s.resource, s.requested, s.used, s.capacity) for s in shortfalls][3] == ("models", 1, 1, 1)
@@ -148,11 +150,25 @@ def test_rejections_are_capped_and_the_rest_counted():
     assert (len(deployment.rejections), deployment.truncated) == (20, 30)
 
 
-def test_reload_needs_room_for_both_versions():
-    """Where old and new do not fit together, the old one stays and the plan says so (DESIGN §5 Memory)."""
+def test_reload_without_room_for_both_versions_has_a_gap():
+    """Where old and new do not fit together, the old one goes first, and the plan says what callers notice."""
     workers = [worker("worker-a", memory="16Gi"), worker("worker-b", memory="8Gi")]
     slots = answered((), make_plan(observed(), registry(workers, Wanted("m", "1.0.0", replicas=2, memory="6Gi"))))
     deployment = planned(workers, Wanted("m", "1.1.0", replicas=2, memory="6Gi"), slots=slots)["m"]
+    assert [(c.worker_id, c.recreate, c.gap) for c in deployment.commands] == [
+        ("worker-a", False, None),
+        ("worker-b", True, "worker-b serves nothing while 1.1.0 loads"),
+    ]
+    assert (deployment.unplaced, deployment.max_unavailable) == (0, 1)
+
+
+def test_gap_may_be_refused():
+    """With `update_gap: refuse` the old version stays where both do not fit (DESIGN §5 Memory)."""
+    workers = [worker("worker-a", memory="16Gi"), worker("worker-b", memory="8Gi")]
+    slots = answered((), make_plan(observed(), registry(workers, Wanted("m", "1.0.0", replicas=2, memory="6Gi"))))
+    limits = PlanLimits(update_gap=UpdateGap.REFUSE)
+    asked = observed(slots).model_copy(update={"limits": limits})
+    (deployment,) = make_plan(asked, registry(workers, Wanted("m", "1.1.0", replicas=2, memory="6Gi"))).deployments
     assert [(c.action, c.worker_id) for c in deployment.commands] == [(Action.RELOAD, "worker-a")]
     assert deployment.unplaced == 1
     assert reasons(deployment)["worker-b"] == (
@@ -173,11 +189,12 @@ def test_reload_under_way_keeps_its_room_for_both_versions():
 
 
 def test_room_of_an_unload_is_given_away_only_when_it_is_confirmed():
-    """One commit that swaps two models finds no place yet, and says what is being freed."""
+    """One commit that swaps two models on a full device loads the one when the other has gone."""
     one = [worker("worker-a", memory="8Gi")]
     slots = answered((), make_plan(observed(), registry(one, Wanted("old", memory="6Gi"))))
-    deployment = planned(one, Wanted("new", memory="6Gi"), slots=slots)["new"]
-    assert reasons(deployment)["worker-a"] == ("memory: 6Gi wanted, 6Gi of 8Gi taken (6Gi of it is being unloaded)",)
+    (command,) = planned(one, Wanted("new", memory="6Gi"), slots=slots)["new"].commands
+    assert [(awaited.deployment_id, awaited.generation) for awaited in command.after] == [("old", 2)]
+    assert command.reason == "makes room: old is being unloaded already"
 
 
 def test_device_shrunk_below_what_it_holds_keeps_it():

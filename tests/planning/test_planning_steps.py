@@ -25,18 +25,18 @@ def unload(worker_id, why=UnloadReason.EVICTED):
 
 
 def deployment(wanted, generation, commands=(), **more):
-    return DeploymentPlan(
-        deployment_id=wanted.id,
-        generation=generation,
-        version=wanted.version,
-        digest=wanted.spec.digest,
-        priority=wanted.priority,
-        demand=Demand.of(wanted.spec.card.resources),
-        replicas=wanted.replicas,
-        changes=(),
-        commands=tuple(commands),
-        **more,
-    )
+    facts = {
+        "deployment_id": wanted.id,
+        "generation": generation,
+        "version": wanted.version,
+        "digest": wanted.spec.digest,
+        "priority": wanted.priority,
+        "demand": Demand.of(wanted.spec.card.resources),
+        "replicas": wanted.replicas,
+        "changes": (),
+        "commands": tuple(commands),
+    }
+    return DeploymentPlan(**facts | more)
 
 
 def evicting_plan(asked, desired, wanted):
@@ -224,7 +224,7 @@ def test_step_at_which_a_device_is_over_its_capacity_is_complained_about():
     """Not waiting for the victim is too much before it has gone; waiting for one that is too small is so after."""
     early = (
         deployment(HIGH, 2, [load()]),
-        deployment(LOW, 2, [unload("worker-a", UnloadReason.SCALED_DOWN)], unplaced=1),
+        deployment(LOW, 2, [unload("worker-a", UnloadReason.DISABLED)], version=None, digest=None, replicas=0),
     )
     assert complaints(*early) == ["worker-a: 2.57698e+10 memory reserved, the limit is 1.71799e+10"]
     small = (deployment(HIGH, 2, [load(awaited(MIDDLE))]), deployment(MIDDLE, 2, [unload("worker-a")], unplaced=1))
