@@ -11,6 +11,7 @@ from longshore.planning.placement import place, rejection
 from longshore.planning.renewal import judge, renew, silent, update
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
+from longshore.schemas.devices import Health
 from longshore.schemas.ledger import key_of
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
@@ -106,27 +107,28 @@ def plan_ending(
 def victims(standing: Standing, surplus: int, fleet: Fleet) -> tuple[Slot, ...]:
     """Choose the replicas that go when there are `surplus` too many (PRD §5.2, SCALE_DOWN).
 
-    First those that serve nothing; then those whose device had failed and is back, while others took over; then what
-    is still loading. Then by highest utilisation of the device, fewest models on it, most recent load (the higher
-    generation), and the id at the end, so that the order is total.
+    First what has failed, itself or with its device; then those whose device had failed and is back, while others
+    took over; then what is still loading; then those whose device takes nothing new: it leaves, is cordoned, keeps
+    failing. Then by highest utilisation of the device, fewest models on it, most recent load (the higher generation),
+    and the id at the end, so that the order is total.
     """
 
     def order(slot: Slot) -> tuple[object, ...]:
-        usage = fleet.occupancy.usage(slot.worker_id)
-        serves = slot.state is not ModelState.FAILED and fleet.absence(slot.worker_id) is None
-        loading = slot.state is ModelState.LOADING
+        worker_id = slot.worker_id
+        usage = fleet.occupancy.usage(worker_id)
+        failed = slot.state is ModelState.FAILED or fleet.health(worker_id) is Health.FAILED
+        loading, shunned = slot.state is ModelState.LOADING, fleet.absence(worker_id) is not None
         busy = (-usage.utilisation, usage.models, -slot.generation)
-        return (serves, not slot.replaced, not loading, *busy, slot.worker_id)
+        return (not failed, not slot.replaced, not loading, not shunned, *busy, worker_id)
 
     return tuple(sorted(standing.kept, key=order)[: max(0, surplus)])
 
 
 def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict[str, str]) -> None:
     """Try again what has failed, there or once elsewhere."""
-    spent = [slot for slot in standing.away if draft.is_spent(slot)]
     ready = sum(slot.state is ModelState.READY for slot in standing.current)
     if ready >= draft.target.replicas:
-        for slot in spent:
+        for slot in standing.spent:
             draft.unload(slot, UnloadReason.SCALED_DOWN, _too_many(slot, draft.fleet))
     given_up: list[tuple[Slot, str]] = []
     for slot in standing.failed:
@@ -144,7 +146,7 @@ def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict
                 given_up.append((slot, reason))
     # Each that was given up before has had its one other device; that may be the one that has failed now.
     for number, (slot, reason) in enumerate(given_up):
-        if number < len(given_up) - len(spent):
+        if number < len(given_up) - len(standing.spent):
             why[slot.worker_id] = "another device is tried"
             draft.lose([slot])
         else:

@@ -27,6 +27,8 @@ class Place(Enum):
     """The device has failed."""
     AWAY = auto()
     """Lost before this plan, and counted no longer."""
+    SPENT = auto()
+    """What it should hold has failed there for good, and another device was tried: counted no longer."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Standing:
     evicted: tuple[Slot, ...] = ()
     lost: tuple[Slot, ...] = ()
     away: tuple[Slot, ...] = ()
+    spent: tuple[Slot, ...] = ()
     leaving: tuple[Slot, ...] = ()
     """Being unloaded."""
     victims: tuple[Slot, ...] = ()
@@ -64,7 +67,13 @@ class Standing:
         )
 
 
-_GROUPS = {Place.MOVES: "moving", Place.EVICTED: "evicted", Place.LOST: "lost", Place.AWAY: "away"}
+_GROUPS = {
+    Place.MOVES: "moving",
+    Place.EVICTED: "evicted",
+    Place.LOST: "lost",
+    Place.AWAY: "away",
+    Place.SPENT: "spent",
+}
 
 
 def stand(slots: Iterable[Slot], digest: str, *, place: Callable[[Slot], Place]) -> Standing:
@@ -117,17 +126,19 @@ def changes(
 
 def _missing(standing: Standing, wanted: int, version: str) -> Iterable[tuple[ChangeType, str]]:
     """Yield what is wanted beyond all that was there: what only changes its place is told already."""
-    kept = len(standing.kept)
-    going = (
-        len(standing.moving) + len(standing.evicted) + sum(s.state is not ModelState.UNLOADING for s in standing.lost)
-    )
-    if kept + going + len(standing.away) < wanted:
-        if kept or going or standing.away:
-            yield ChangeType.SCALE_UP, f"{kept + going + len(standing.away)} → {_replicas(wanted)}"
+    lost = sum(slot.state is not ModelState.UNLOADING for slot in standing.lost)
+    there = len(standing.kept) + len(standing.moving) + len(standing.evicted) + lost
+    known = there + len(standing.away) + len(standing.spent)
+    if known < wanted:
+        if known:
+            yield ChangeType.SCALE_UP, f"{known} → {_replicas(wanted)}"
         else:
             yield ChangeType.NEW_DEPLOYMENT, f"{version}, {_replicas(wanted)}"
-    if standing.away and kept + going < wanted:
+    if standing.away and there < wanted:
         yield ChangeType.UNRESPONSIVE_WORKER, f"{_names(standing.away)} still counted out"
+    if standing.spent and there < wanted:
+        failed = ", ".join(f"{slot.code} on {slot.worker_id}" for slot in standing.spent)
+        yield ChangeType.FAILED_MODEL, f"{failed}: given up there, still without a replacement"
 
 
 def disabling(deployment_id: str, manifest: DeploymentManifest | None, held: Iterable[Slot], found: int) -> Change:

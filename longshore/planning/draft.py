@@ -46,10 +46,10 @@ class Draft:
             if slot.replaced:
                 return Place.AWAY
             return Place.STAYS if self.fleet.suspicion(worker_id) else Place.LOST
-        if self.is_spent(slot):
-            return Place.AWAY
         if key_of(slot) in self.fleet.evicted:
             return Place.EVICTED
+        if self._is_spent(slot):
+            return Place.SPENT
         stays = self.why_it_moves(slot) is None
         return Place.STAYS if stays else Place.MOVES
 
@@ -64,11 +64,6 @@ class Draft:
     def has_failed(self, worker_id: str) -> bool:
         """Tell whether the device has failed: nothing is commanded to it."""
         return self.fleet.health(worker_id) is Health.FAILED
-
-    def is_spent(self, slot: Slot) -> bool:
-        """Tell whether a slot failed for good on a device that is there, and another device has been tried instead."""
-        failed = slot.state is ModelState.FAILED and slot.digest == self.target.digest
-        return self.circumstances.reconciling and failed and slot.replaced and not self.has_failed(slot.worker_id)
 
     def command(self, slot: Slot, command: PlannedCommand) -> None:
         """Decide `command` for a slot that exists, and reserve what it takes."""
@@ -132,6 +127,11 @@ class Draft:
                 "lost": tuple(sorted(self.lost)),
             }
         )
+
+    def _is_spent(self, slot: Slot) -> bool:
+        """Tell whether a slot failed for good on a device that is there, and another device has been tried instead."""
+        failed = slot.state is ModelState.FAILED and slot.digest == self.target.digest
+        return self.circumstances.reconciling and failed and slot.replaced and not self.has_failed(slot.worker_id)
 
     def _is_orphaned(self) -> bool:
         return self.target.deployment_id in self.circumstances.orphaned

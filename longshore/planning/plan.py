@@ -20,9 +20,8 @@ def make_plan(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Sl
     """Return what is to be done so that the fleet becomes as `desired`.
 
     All deployments of a plan share one new generation; a plan without deployments leaves the counter alone. What is
-    to end comes first, then the others by priority (100 before 1) and id: who comes first chooses first. What this
-    plan unloads is not given away in it: the room is free only when the device has confirmed. What it evicts is
-    awaited by the command that takes its place.
+    to end comes first, then the others by priority (100 before 1) and id: who comes first chooses first. Room that
+    this plan frees is given away in it only to a command that waits until the device has confirmed.
 
     `adopted` are slots that reports tell of and the ledger does not know: they count as if it did.
     """
