@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from longshore.planning.diff import IN_FLIGHT
+from longshore.planning.draft import serving, unavailable
 from longshore.planning.fleet import Fleet
 from longshore.planning.steps import capacity, evictions
 from longshore.schemas.commands import Action, UnloadReason
@@ -32,7 +33,7 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
         broken.extend(_silent(deployment, fleet))
         broken.extend(_serving(deployment, slots, fleet))
         broken.extend(_replicas(deployment, slots, fleet))
-        broken.extend(_recreated(deployment, observed))
+        broken.extend(_recreated(deployment, serving(slots.values(), fleet), observed))
         broken.extend(_held(deployment, slots, observed))
     broken.extend(evictions(plan, before))
     if not broken:
@@ -143,7 +144,7 @@ def _has_failed(slot: Slot) -> bool:
     return slot.state is ModelState.FAILED
 
 
-def _recreated(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[str]:
+def _recreated(deployment: DeploymentPlan, serves: frozenset[str], observed: PlanningInput) -> Iterator[str]:
     """Nothing that serves is taken down for its own successor without a word, nor more at once than allowed."""
     recreated = [command for command in deployment.commands if command.recreate]
     for command in recreated:
@@ -152,9 +153,11 @@ def _recreated(deployment: DeploymentPlan, observed: PlanningInput) -> Iterator[
             yield f"{where} recreates and does not say what its callers will notice"
         if observed.limits.update_gap is UpdateGap.REFUSE:
             yield f"{where} recreates, and gaps are refused"
-    if recreated and deployment.max_unavailable > observed.limits.max_unavailable:
-        allowed = f"{deployment.max_unavailable} at once, the limit is {observed.limits.max_unavailable}"
-        yield f"{deployment.deployment_id}: recreates {allowed}"
+    limit = unavailable(observed.limits.max_unavailable, serves)
+    if recreated and deployment.max_unavailable > limit:
+        yield f"{deployment.deployment_id}: recreates {deployment.max_unavailable} at once, the limit is {limit}"
+    if deployment.replicas > 1 and len(serves) == 1 and serves <= {command.worker_id for command in recreated}:
+        yield f"{deployment.deployment_id}: recreates the last replica that serves"
 
 
 def _held(deployment: DeploymentPlan, slots: dict[str, Slot], observed: PlanningInput) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longshore.planning.circumstances import Circumstances, told
 from longshore.planning.diff import Standing, changes, disabling, stand
-from longshore.planning.draft import REJECTIONS_KEPT, Draft
+from longshore.planning.draft import REJECTIONS_KEPT, Draft, serving, unavailable
 from longshore.planning.failed import GiveUp, Retry, Wait
 from longshore.planning.fleet import Fleet
 from longshore.planning.placement import place, rejection
@@ -25,6 +25,8 @@ def plan_running(
     """Plan a deployment that wants replicas; None where nothing is to be done. Reserves in the fleet's occupancy."""
     wanted = manifest.wanted_replicas
     hold = circumstances.hold(manifest.id, spec.digest)
+    slots = fleet.occupancy.of(manifest.id)
+    serves = serving(slots.values(), fleet)
     target = DeploymentPlan(
         deployment_id=manifest.id,
         generation=generation,
@@ -35,11 +37,10 @@ def plan_running(
         replicas=wanted,
         changes=(),
         commands=(),
-        max_unavailable=circumstances.limits.max_unavailable,
+        max_unavailable=unavailable(circumstances.limits.max_unavailable, serves),
         held=told(hold) if hold else "",
     )
-    draft = Draft(target, fleet, circumstances, frozenset(fleet.matching(manifest)))
-    slots = fleet.occupancy.of(manifest.id)
+    draft = Draft(target, fleet, circumstances, frozenset(fleet.matching(manifest)), serves)
     standing = stand(slots.values(), spec.digest, place=draft.place)
     standing = standing.without(victims(standing, len(standing.kept) - wanted, fleet))
     why = {slot.worker_id: draft.why_it_moves(slot) or "" for slot in standing.moving}

@@ -32,6 +32,8 @@ class Draft:
     fleet: Fleet
     circumstances: Circumstances
     matching: frozenset[str] = frozenset()
+    serving: frozenset[str] = frozenset()
+    """Where some version answered before this plan."""
     commands: list[PlannedCommand] = field(default_factory=list)
     deferred: list[Deferred] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -64,6 +66,10 @@ class Draft:
     def has_failed(self, worker_id: str) -> bool:
         """Tell whether the device has failed: nothing is commanded to it."""
         return self.fleet.health(worker_id) is Health.FAILED
+
+    def is_last(self, worker_id: str) -> bool:
+        """Tell whether a deployment of several replicas has nothing else that serves."""
+        return self.target.replicas > 1 and self.serving == {worker_id}
 
     def command(self, slot: Slot, command: PlannedCommand) -> None:
         """Decide `command` for a slot that exists, and reserve what it takes."""
@@ -167,6 +173,20 @@ class Draft:
             recreate=fills and slot.recreate,
             gap=gap(self.target, slot.worker_id, self.fleet) if fills and slot.recreate else None,
         )
+
+
+def serving(slots: Iterable[Slot], fleet: Fleet) -> frozenset[str]:
+    """Return the devices on which one of `slots` answers, whatever its version."""
+    return frozenset(
+        slot.worker_id
+        for slot in slots
+        if slot.state in _SERVING and not slot.recreate and fleet.health(slot.worker_id) is not Health.FAILED
+    )
+
+
+def unavailable(limit: int, serves: frozenset[str]) -> int:
+    """Return how many replicas may be recreated at once, so that one of several always serves."""
+    return max(1, min(limit, len(serves) - 1))
 
 
 def still_awaited(slot: Slot, fleet: Fleet) -> Iterator[Awaited]:

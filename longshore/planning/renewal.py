@@ -43,16 +43,24 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     """Bring one slot to the wanted digest in its place; where that cannot be, keep what serves, and say so.
 
     Both versions side by side where they fit; else the old one goes first, with a gap, where that is allowed; else
-    something less important goes, where that helps. What does not serve and has no room is unloaded.
+    something less important goes, where that helps. The last one that serves of several waits until another does.
+    What does not serve and has no room is unloaded.
     """
     command = _renewal(slot, draft)
     refusal = _refusal(command, schema_version, draft)
     if refusal is None:
         draft.command(slot, command)
         return
-    other = (_recreating(command, draft) or _evicting(slot, command, draft)) if refusal.shortfalls else None
+    other, last = None, False
+    if refusal.shortfalls:
+        recreating = _recreating(command, draft)
+        last = recreating is not None and draft.is_last(slot.worker_id)
+        other = _evicting(slot, command, draft) if recreating is None or last else recreating
     if other is not None:
         draft.command(slot, other)
+    elif last:
+        reason = f"{command.reason}: both do not fit, and nothing else serves"
+        draft.defer(Action.RELOAD, slot, reason, "another is READY")
     elif slot.state in (ModelState.READY, ModelState.RELOADING):
         draft.keep(refusal)
     else:
