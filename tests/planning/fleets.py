@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from longshore.schemas.cards import ModelCard
 from longshore.schemas.deployments import DeploymentManifest, DeploymentSpec
 from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
-from longshore.schemas.fleet import PlanningInput, PlanRequest, SlotSettled
+from longshore.schemas.fleet import PlanningInput, PlanRequest, RequestKind, SlotSettled
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Plan
@@ -17,6 +18,7 @@ from longshore.schemas.slots import Slot
 from longshore.schemas.workers import WorkerConfig
 
 SHA = "a" * 40
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def worker(
@@ -132,6 +134,19 @@ def observed(
         devices=dict(devices or {}),
         slots=slots,
     )
+
+
+def reconciling(
+    slots: Iterable[Slot] = (),
+    devices: Mapping[str, DeviceRecord] | None = None,
+    *,
+    generation: int = 0,
+    **more: object,
+) -> PlanningInput:
+    """Return what a reconciliation asks; `more` are other fields of the question."""
+    asked = observed(slots, devices, generation=generation)
+    request = asked.request.model_copy(update={"kind": RequestKind.RECONCILE})
+    return asked.model_copy(update={"request": request, "now": NOW, **more})
 
 
 def device(

@@ -1,9 +1,9 @@
 """What holds for every plan, whatever the fleet, the commits, the orders and the devices' answers."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from fleets import Wanted, device, observed, registry, worker
+from fleets import NOW, Wanted, device, observed, reconciling, registry, worker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from longshore.planning.check import check
 from longshore.planning.plan import make_plan
 from longshore.planning.render import render
 from longshore.schemas.devices import Health
-from longshore.schemas.fleet import PlanLimits, PlanRequest, RequestKind, SlotSettled, UpdateGap
+from longshore.schemas.fleet import PlanLimits, SlotSettled, UpdateGap
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon, Hold
@@ -19,7 +19,6 @@ from longshore.schemas.orders import Cordon, Hold
 ZONES = ["a", "b"]
 WORKERS = [f"worker-{n}" for n in range(5)]
 NAMES = ["m0", "m1", "m2", "m3"]
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 # One code of each fate: tried again, given up, only out of order.
 CODES = ["STORAGE_UNAVAILABLE", "RUNNER_OOM", "FENCED"]
@@ -97,12 +96,11 @@ moments = st.tuples(workers, wanted, devices, circumstances, st.booleans(), st.r
 histories = st.lists(moments, min_size=1, max_size=5)
 
 
-def asking(slots, records, more, *, generation, reconciling):
-    asked = observed(slots, records, generation=generation)
-    if reconciling:
-        request = PlanRequest(request_id="1", registry="registry", sha=asked.request.sha, kind=RequestKind.RECONCILE)
-        more = more | {"request": request}
-    return asked.model_copy(update=more)
+def asking(slots, records, more, *, generation, drift):
+    """Return what a reconciliation asks, or a push."""
+    if drift:
+        return reconciling(slots, records, generation=generation, **more)
+    return observed(slots, records, generation=generation).model_copy(update=more)
 
 
 def some_answers(slots, chance: random.Random):
@@ -179,9 +177,9 @@ def memory(slots, worker_id):
 def test_every_plan_of_every_history_is_sound(history):
     """Whatever was pushed, ordered, lost and answered before, the next plan breaks no rule, and has a text."""
     slots, generation = (), 0
-    for fleet, wishes, records, more, reconciling, chance in history:
+    for fleet, wishes, records, more, drift, chance in history:
         known, found = some_forgotten(slots, chance)
-        asked = asking(known, records, more, generation=generation, reconciling=reconciling)
+        asked = asking(known, records, more, generation=generation, drift=drift)
         desired = registry(fleet, *wishes)
         plan = make_plan(asked, desired, found)
         assert check(plan, asked, desired) == []
@@ -194,10 +192,10 @@ def test_every_plan_of_every_history_is_sound(history):
 def test_planning_the_same_again_comes_to_rest(history):
     """While devices work on a plan, planning it again commands nothing that the first left undone, and soon nothing."""
     slots, generation = (), 0
-    for fleet, wishes, records, more, reconciling, chance in history:
+    for fleet, wishes, records, more, drift, chance in history:
         desired = registry(fleet, *wishes)
         for _ in range(len(wishes) + 2):
-            asked = asking(slots, records, more, generation=generation, reconciling=reconciling)
+            asked = asking(slots, records, more, generation=generation, drift=drift)
             plan = make_plan(asked, desired)
             generation = plan.generation
             slots = reserve(slots, plan)
@@ -212,15 +210,15 @@ def test_planning_the_same_again_comes_to_rest(history):
 def test_what_is_carried_out_reaches_what_is_wanted_or_says_what_is_missing(history):
     """When devices do as they are told, reconciling ends: all is as wanted, or the last plan names what is not."""
     slots, generation = (), 0
-    for fleet, wishes, records, more, reconciling, chance in history[:-1]:
-        asked = asking(slots, records, more, generation=generation, reconciling=reconciling)
+    for fleet, wishes, records, more, drift, chance in history[:-1]:
+        asked = asking(slots, records, more, generation=generation, drift=drift)
         plan = make_plan(asked, registry(fleet, *wishes))
         slots, generation = some_answers(reserve(slots, plan), chance), plan.generation
     fleet, wishes, records, more, _, chance = history[-1]
     desired = registry(fleet, *wishes)
     for _ in range(20):
         lost = tuple({s.deployment_id for s in slots if s.state not in (ModelState.READY, ModelState.FAILED)})
-        asked = asking(slots, records, more | {"orphaned": lost}, generation=generation, reconciling=True)
+        asked = asking(slots, records, more | {"orphaned": lost}, generation=generation, drift=True)
         plan = make_plan(asked, desired)
         assert check(plan, asked, desired) == []
         generation = plan.generation
@@ -244,9 +242,9 @@ def test_what_is_carried_out_reaches_what_is_wanted_or_says_what_is_missing(hist
 def test_the_order_of_the_inputs_does_not_matter(history, chance):
     """The same facts in another order give the same plan."""
     slots = ()
-    for fleet, wishes, records, more, reconciling, answers in history:
+    for fleet, wishes, records, more, drift, answers in history:
         generation = max((slot.generation for slot in slots), default=0)
-        asked = asking(slots, records, more, generation=generation, reconciling=reconciling)
+        asked = asking(slots, records, more, generation=generation, drift=drift)
         plan = make_plan(asked, registry(fleet, *wishes))
         mixed = [list(part) for part in (slots, fleet, wishes, records.items())]
         for part in mixed:
