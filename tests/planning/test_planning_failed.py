@@ -1,0 +1,192 @@
+"""What becomes of models that fail on devices which are there, and of what is held back (PRD §8.1, §8.2, §5.5)."""
+
+from datetime import timedelta
+
+import pytest
+from fleets import NOW, Wanted, answered, device, observed, reconciling, registry, worker
+
+from longshore.planning.check import check
+from longshore.planning.failed import GiveUp, Retry, Wait, verdict
+from longshore.planning.plan import make_plan
+from longshore.planning.render import render
+from longshore.schemas.commands import Action, UnloadReason
+from longshore.schemas.devices import Health
+from longshore.schemas.failures import Backoff
+from longshore.schemas.fleet import PlanLimits, UpdateGap
+from longshore.schemas.ledger import reserve
+from longshore.schemas.orders import Hold
+from longshore.schemas.plans import ChangeType
+
+THREE = [worker(f"worker-{name}") for name in "abc"]
+ONE = Wanted("m", replicas=1)
+
+
+def broken(wanted, code, *, failures=1, ago=0, workers=THREE, slots=(), worker_id="worker-a"):
+    """Return the slots after `wanted` was rolled out and failed on one worker, `ago` seconds before now."""
+    slots = answered(slots, make_plan(observed(slots), registry(workers, wanted)), {worker_id: code})
+    counted = {"failures": failures, "failed_at": NOW - timedelta(seconds=ago)}
+    return tuple(slot.model_copy(update=counted) if slot.worker_id == worker_id else slot for slot in slots)
+
+
+def replanned(asked, *wanted, workers=THREE):
+    desired = registry(workers, *wanted)
+    plan = make_plan(asked, desired)
+    assert check(plan, asked, desired) == []
+    return plan, {deployment.deployment_id: deployment for deployment in plan.deployments}
+
+
+def commands(deployment):
+    return [(command.action, command.worker_id) for command in deployment.commands]
+
+
+def told(deployment):
+    return [f"{change.type}: {change.reason}" for change in deployment.changes]
+
+
+@pytest.mark.parametrize(
+    ("code", "failures", "ago", "expected"),
+    [
+        ("STORAGE_UNAVAILABLE", 1, 0, Wait(NOW + timedelta(seconds=30))),
+        ("STORAGE_UNAVAILABLE", 1, 30, Retry()),
+        ("STORAGE_UNAVAILABLE", 2, 30, Wait(NOW + timedelta(seconds=30))),
+        ("STORAGE_UNAVAILABLE", 3, 120, GiveUp("failed 3 times, at last with STORAGE_UNAVAILABLE")),
+        ("FENCED", 1, 30, Retry()),
+        ("RUNNER_OOM", 1, 999, GiveUp("failed with RUNNER_OOM: trying again does not mend that")),
+        ("RUNNER_OOM", 0, 0, Retry()),
+    ],
+)
+def test_failure_table_decides(code, failures, ago, expected):
+    """What may pass is tried again after its backoff, all else is not; what was never counted is a retry."""
+    (slot,) = broken(ONE, code, failures=failures, ago=ago)
+    assert verdict(slot, NOW, Backoff(base=timedelta(seconds=30), cap=timedelta(seconds=300), attempts=3)) == expected
+
+
+def test_failure_that_may_pass_is_tried_again_in_its_place_after_its_backoff():
+    """Until then the plan says when; a push does not wait."""
+    slots = broken(ONE, "STORAGE_UNAVAILABLE", ago=10)
+    _, plans = replanned(reconciling(slots), ONE)
+    (later,) = plans["m"].deferred
+    assert (plans["m"].commands, later.waits_for) == ((), "it is 12:00:20 UTC")
+    assert told(plans["m"]) == [
+        "FAILED_MODEL: 1 of 1 replica failed: STORAGE_UNAVAILABLE on worker-a (tried again at 12:00:20 UTC)"
+    ]
+    for asked in (reconciling(slots, now=NOW + timedelta(seconds=20)), observed(slots)):
+        assert commands(replanned(asked, ONE)[1]["m"]) == [(Action.LOAD, "worker-a")]
+
+
+def test_failure_that_does_not_pass_is_tried_once_on_another_device():
+    """Then it is given up: the plan says so each time, and commands nothing more. A push tries all again."""
+    slots = broken(ONE, "RUNNER_OOM")
+    plan, plans = replanned(reconciling(slots), ONE)
+    assert told(plans["m"]) == ["FAILED_MODEL: 1 of 1 replica failed: RUNNER_OOM on worker-a (another device is tried)"]
+    assert (commands(plans["m"]), plans["m"].lost) == ([(Action.LOAD, "worker-b")], ("worker-a",))
+    slots = answered(slots, plan, {"worker-b": "RUNNER_OOM"})
+    slots = tuple(slot.model_copy(update={"failures": 1, "failed_at": NOW}) for slot in slots)
+    plan, plans = replanned(reconciling(slots), ONE)
+    assert told(plans["m"])[0] == "FAILED_MODEL: 1 of 1 replica failed: RUNNER_OOM on worker-b (given up)"
+    assert (plans["m"].commands, plans["m"].unplaced, plan.moves) == ((), 1, False)
+    assert plans["m"].rejections[0].reasons == ("1.0.0 failed with RUNNER_OOM: trying again does not mend that",)
+    _, plans = replanned(observed(slots), ONE)
+    assert (Action.LOAD, "worker-b") in commands(plans["m"])
+
+
+def test_what_failed_is_unloaded_when_its_replacement_is_ready():
+    """The room that a failed replica holds is given back, and not before."""
+    slots = broken(ONE, "RUNNER_OOM")
+    plan, _ = replanned(reconciling(slots), ONE)
+    assert replanned(reconciling(reserve(slots, plan)), ONE)[1] == {}
+    _, plans = replanned(reconciling(answered(slots, plan)), ONE)
+    assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
+
+
+def test_what_failed_for_good_makes_room_like_all_else():
+    """A failed replica that has its replacement under way is evicted where something more important needs its room."""
+    slots = broken(Wanted("m", memory="10Gi", priority=10), "RUNNER_OOM")
+    low, high = Wanted("m", memory="10Gi", priority=10), Wanted("high", memory="10Gi", replicas=2, priority=90)
+    two = THREE[:2]
+    plan, _ = replanned(reconciling(slots), low, workers=two)
+    _, plans = replanned(reconciling(reserve(slots, plan)), low, high, workers=two)
+    assert {(c.worker_id, c.unload_reason) for c in plans["m"].commands} == {
+        ("worker-a", UnloadReason.EVICTED),
+        ("worker-b", UnloadReason.EVICTED),
+    }
+    assert {(c.worker_id, c.after[0].deployment_id) for c in plans["high"].commands} == {
+        ("worker-a", "m"),
+        ("worker-b", "m"),
+    }
+
+
+def test_reload_that_has_failed_is_not_tried_at_every_look():
+    """The old version serves; its code and its clock stand at the slot, and the failure table decides here as well."""
+    old, new = Wanted("m", "1.0.0"), Wanted("m", "1.1.0")
+    serving = answered((), make_plan(observed(), registry(THREE, old)))
+    slots = broken(new, "STORAGE_UNAVAILABLE", slots=serving, ago=10)
+    _, plans = replanned(reconciling(slots), new)
+    (later,) = plans["m"].deferred
+    assert (plans["m"].commands, later.action, later.waits_for) == ((), Action.RELOAD, "it is 12:00:20 UTC")
+    assert later.reason == "1.1.0 failed with STORAGE_UNAVAILABLE, 1.0.0 serves"
+    slots = broken(new, "VALIDATION_FAILED", slots=serving)
+    _, plans = replanned(reconciling(slots), new)
+    assert (plans["m"].commands, plans["m"].unplaced) == ((), 1)
+    assert plans["m"].rejections[0].reasons[0].endswith("; 1.0.0 stays")
+
+
+@pytest.mark.parametrize("kind", ["paused", "aborted", "quarantined"])
+def test_held_version_is_brought_nowhere(kind):
+    """The plan says what holds it back; a commit with another version leaves the hold behind."""
+    old, new, newest = (Wanted("m", version, replicas=2) for version in ("1.0.0", "1.1.0", "1.2.0"))
+    slots = answered((), make_plan(observed(), registry(THREE, old)))
+    hold = Hold(deployment_id="m", kind=kind, digest=new.spec.digest, by="olga", reason="looks odd")
+    plan, plans = replanned(reconciling(slots, device("worker-a", Health.FAILED), holds=(hold,)), new)
+    assert (plans["m"].commands, plans["m"].held) == ((), f"{kind} by olga: looks odd")
+    assert f"held: {kind} by olga: looks odd" in render(plan)
+    assert "2 of 2 wanted replicas are held back from 1.1.0" in render(plan)
+    _, plans = replanned(reconciling(slots, holds=(hold,)), newest)
+    assert len(plans["m"].commands) == 2
+
+
+def test_paused_deployment_is_disabled_all_the_same():
+    """Pausing forbids all but an emergency disable; other holds let go what is too many."""
+    two, one = Wanted("m", replicas=2), Wanted("m", replicas=1)
+    slots = answered((), make_plan(observed(), registry(THREE, two)))
+    paused = (Hold(deployment_id="m", kind="paused"),)
+    _, plans = replanned(observed(slots).model_copy(update={"holds": paused}), Wanted("m", enabled=False))
+    assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a"), (Action.UNLOAD, "worker-b")]
+    _, plans = replanned(reconciling(slots, holds=paused), one)
+    assert (plans["m"].commands, plans["m"].deferred[0].waits_for) == ((), "it is resumed")
+    _, plans = replanned(reconciling(slots, holds=(Hold(deployment_id="m", kind="aborted"),)), one)
+    assert [command.action for command in plans["m"].commands] == [Action.UNLOAD]
+
+
+def test_last_replica_that_serves_is_not_recreated():
+    """Of several the last one waits until another is READY; of one there is no other, so it has its gap."""
+    tight = [worker("worker-a", memory="6Gi"), worker("worker-b", memory="6Gi")]
+    old, new = (Wanted("m", version, replicas=2, memory="4Gi") for version in ("1.0.0", "1.1.0"))
+    slots = answered((), make_plan(observed(), registry(tight, old)))
+    limits = PlanLimits(max_unavailable=5)
+    _, plans = replanned(reconciling(slots, limits=limits), new, workers=tight)
+    assert [command.recreate for command in plans["m"].commands] == [True, True]
+    assert plans["m"].max_unavailable == 1
+    plan, plans = replanned(reconciling(slots[:1], limits=limits), new, workers=tight)
+    (later,) = plans["m"].deferred
+    assert commands(plans["m"]) == [(Action.LOAD, "worker-b")]
+    assert (later.action, later.worker_id, later.waits_for) == (Action.RELOAD, "worker-a", "another is READY")
+    _, plans = replanned(reconciling(answered(slots[:1], plan), limits=limits), new, workers=tight)
+    assert [(command.worker_id, command.recreate) for command in plans["m"].commands] == [("worker-a", True)]
+    single = Wanted("m", "1.1.0", memory="4Gi")
+    _, plans = replanned(reconciling(slots[:1]), single, workers=tight)
+    assert [command.recreate for command in plans["m"].commands] == [True]
+    refusing = reconciling(slots[:1], limits=PlanLimits(update_gap=UpdateGap.REFUSE))
+    assert replanned(refusing, single, workers=tight)[1]["m"].commands == ()
+
+
+def test_scale_down_takes_what_failed_before_what_is_cordoned():
+    """A device that takes nothing new serves what it has: only of what serves alike it goes first."""
+    slots = broken(Wanted("m", replicas=2), "RUNNER_OOM")
+    flapping = {"worker-b": (NOW,)}
+    _, plans = replanned(reconciling(slots, failures=flapping), ONE)
+    assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
+    assert [change.type for change in plans["m"].changes] == [ChangeType.SCALE_DOWN]
+    healthy = answered((), make_plan(observed(), registry(THREE, Wanted("m", replicas=2))))
+    _, plans = replanned(reconciling(healthy, failures=flapping), ONE)
+    assert commands(plans["m"]) == [(Action.UNLOAD, "worker-b")]
