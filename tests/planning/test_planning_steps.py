@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshore.planning.check import check
-from longshore.planning.fleet import Fleet
 from longshore.planning.order import by_device
-from longshore.planning.placement import place
+from longshore.planning.plan import make_plan
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.fleet import PlanLimits, SlotSettled, UpdateGap
-from longshore.schemas.ledger import reserve, reserved, settle
+from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Awaited, Deferred, DeploymentPlan, Plan, PlannedCommand
@@ -37,26 +36,6 @@ def deployment(wanted, generation, commands=(), **more):
         "commands": tuple(commands),
     }
     return DeploymentPlan(**facts | more)
-
-
-def evicting_plan(asked, desired, wanted):
-    """Plan only what placement decides: what is evicted goes, what is missing is placed, all else stays."""
-    fleet, generation, plans = Fleet.of(asked, desired), asked.generation + 1, []
-    for one in sorted(wanted, key=lambda one: (-one.priority, one.id)):
-        target = deployment(one, generation)
-        slots = fleet.occupancy.of(one.id)
-        commands = [unload(w) for w in slots if (one.id, w) in fleet.evicted]
-        for command in commands:
-            fleet.occupancy.put(reserved(slots[command.worker_id], target, command))
-        gone = {command.worker_id for command in commands}
-        kept = [w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in gone]
-        missing = one.replicas - len(kept)
-        candidates = tuple(w for w in fleet.matching(one.manifest) if w not in (*kept, *gone))
-        placed = place(target, candidates, one.schema, missing, fleet).commands if missing > 0 else ()
-        if commands or placed or missing > 0:
-            short = max(0, missing - len(placed))
-            plans.append(deployment(one, generation, (*commands, *placed), unplaced=short))
-    return Plan(sha=desired.sha, generation=generation, deployments=tuple(plans), workers=tuple(desired.workers))
 
 
 def done(slot):
@@ -135,7 +114,7 @@ def test_no_device_ever_holds_more_than_it_can(fleet, wanted, data, chance: rand
         now = [one for one in wanted if one in some or one.id in there]
         desired = registry(fleet, *now)
         asked = observed(slots, generation=generation)
-        plan = evicting_plan(asked, desired, now)
+        plan = make_plan(asked, desired)
         assert check(plan, asked, desired) == []
         generation = plan.generation
         slots = play(reserve(slots, plan), desired, chance, data.draw(st.integers(0, 8)))
