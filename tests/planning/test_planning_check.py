@@ -1,11 +1,12 @@
 """The linter of plans finds what is wrong with a plan that was tampered with."""
 
 import pytest
-from fleets import Wanted, answered, observed, registry, worker
+from fleets import Wanted, answered, device, observed, registry, worker
 
 from longshore.planning.check import check
 from longshore.planning.plan import make_plan
 from longshore.schemas.commands import Action, UnloadReason
+from longshore.schemas.devices import Health
 from longshore.schemas.plans import PlannedCommand
 
 FLEET = [
@@ -16,8 +17,8 @@ FLEET = [
 ]
 
 
-def broken(change, slots=(), wanted=Wanted("m", replicas=1)):  # noqa: B008 (frozen)
-    asked, desired = observed(slots), registry(FLEET, wanted)
+def broken(change, slots=(), wanted=Wanted("m", replicas=1), devices=None):  # noqa: B008 (frozen)
+    asked, desired = observed(slots, devices), registry(FLEET, wanted)
     plan = make_plan(asked, desired)
     assert check(plan, asked, desired) == []
     (deployment,) = plan.deployments
@@ -78,3 +79,26 @@ def test_unload_reason_belongs_to_unloads():
             lambda d: {"commands": (d.commands[0].model_copy(update={"unload_reason": UnloadReason.REMOVED}),)}
         )
     )
+
+
+def unload(worker_id):
+    return PlannedCommand(action=Action.UNLOAD, worker_id=worker_id, reason="", unload_reason=UnloadReason.SCALED_DOWN)
+
+
+def test_command_to_a_device_that_has_failed_is_complained_about():
+    """Nobody would answer it, and its commit would stay open (PRD §8.3)."""
+    slots = answered((), make_plan(observed(), registry(FLEET, Wanted("m", replicas=2))))
+    gone = device("worker-b", Health.FAILED)
+    sentences = broken(lambda _: {"commands": (unload("worker-b"),), "lost": ()}, slots, Wanted("m", "1.1.0"), gone)
+    assert "m: UNLOAD on worker-b, which has failed" in sentences
+
+
+def test_unload_of_what_serves_before_enough_others_are_ready_is_complained_about():
+    """Make before break: a replica goes when its replacements are READY, not when they are commanded (FAULTS 90)."""
+    slots = answered((), make_plan(observed(), registry(FLEET, Wanted("m", "1.0.0", replicas=2))))
+    hasty = broken(
+        lambda d: {"commands": (*d.commands, unload(d.deferred[0].worker_id)), "deferred": ()},
+        slots,
+        Wanted("m", "1.1.0"),
+    )
+    assert "m: UNLOAD on worker-a, which serves, leaves 0 READY where 1 are wanted" in hasty

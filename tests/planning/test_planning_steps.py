@@ -257,6 +257,8 @@ def test_recreating_needs_a_word_and_leave():
     ]
     many = deployment(newer, 2, [said], max_unavailable=2)
     assert complaints(many, slots=slots, wanted=wanted) == ["low: recreates 2 at once, the limit is 1"]
+    last = deployment(newer, 2, [said], replicas=2, unplaced=1)
+    assert complaints(last, slots=slots, wanted=wanted) == ["low: recreates the last replica that serves"]
 
 
 def test_lost_and_deferred_slots_are_no_replicas():
