@@ -16,9 +16,16 @@ from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.devices import DeviceWorkflow
 from longshore.workflows.fleet import FleetWorkflow
+from longshore.workflows.reconciliations import ReconciliationWorkflow
 from longshore.workflows.rollouts import RolloutWorkflow
 
-WORKFLOWS: tuple[type, ...] = (RegistryCommitWorkflow, FleetWorkflow, RolloutWorkflow, DeviceWorkflow)
+WORKFLOWS: tuple[type, ...] = (
+    RegistryCommitWorkflow,
+    FleetWorkflow,
+    RolloutWorkflow,
+    DeviceWorkflow,
+    ReconciliationWorkflow,
+)
 
 # Our packages pass through the sandbox: a run costs 11 ms instead of 71 ms (measured). It still guards what is called.
 SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules("longshore"))

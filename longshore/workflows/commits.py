@@ -16,15 +16,14 @@ from longshore.schemas.commits import (
     ValidationResult,
 )
 from longshore.schemas.devices import StartDevices
-from longshore.schemas.failures import Category
 from longshore.schemas.fleet import PlanAnswer, PlanOutcome, PlanRequest
 from longshore.schemas.held import VERBS, Accepted
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer
 from longshore.workflows import conventions, stories
-from longshore.workflows.delivering import Answers, Delivery, outcome_of, without_results
-from longshore.workflows.telling import Messenger, last_failure, reason
+from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
+from longshore.workflows.telling import Messenger
 
 
 @workflow.defn(failure_exception_types=conventions.DEFECTS)
@@ -135,7 +134,7 @@ class RegistryCommitWorkflow:
                 summary=result.summary[:200],
             )
         except ActivityError as error:
-            note = f"{result.summary}; not written to git: {_unwritten(error)}"
+            note = f"{result.summary}; not written to git: {unwritten(error)}"
             return result.model_copy(update={"summary": note})
         return result
 
@@ -173,10 +172,3 @@ class RegistryCommitWorkflow:
         self._step = step
         story = stories.commit_story(step, self._validation, self._plan, self._delivery.answers, self._accepted)
         workflow.set_current_details(story)
-
-
-def _unwritten(error: ActivityError) -> str:
-    """Return why git does not have the result: a host that is away is one thing, one that refuses us another."""
-    failure = last_failure(error)
-    refused = failure is not None and failure.kind.category is not Category.NETWORK
-    return reason(error) if refused else f"STATE_PUSH_DEFERRED: {reason(error)}"

@@ -7,13 +7,16 @@ from contextlib import suppress
 from functools import partial
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from longshore.activities.rollouts import RolloutActivities
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.failures import Category
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
 from longshore.workflows import conventions, stories
+from longshore.workflows.telling import last_failure, reason
 
 Answers = tuple[RolloutAnswer, ...]
 
@@ -98,3 +101,10 @@ def without_results(answers: Answers) -> Answers:
     An oversized argument would repeat the workflow task for ever.
     """
     return tuple(answer.model_copy(update={"results": ()}) for answer in answers)
+
+
+def unwritten(error: ActivityError) -> str:
+    """Return why git does not have the result: a host that is away is one thing, one that refuses us another."""
+    failure = last_failure(error)
+    refused = failure is not None and failure.kind.category is not Category.NETWORK
+    return reason(error) if refused else f"STATE_PUSH_DEFERRED: {reason(error)}"

@@ -1,4 +1,4 @@
-"""How a commit's workflow tells people of it: a step that can neither hold it up for long nor fail it."""
+"""How a workflow tells people of its result: a step that can neither hold it up for long nor fail it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from longshore.activities.telling import TellingActivities
 from longshore.schemas.commits import CommitResult, Telling
 from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.issues import Audience
-from longshore.schemas.telling import Delivery, NotifyRequest, StatusRequest, audiences, begun, ended, notice
+from longshore.schemas.telling import (
+    Delivery,
+    Notice,
+    NotifyRequest,
+    StatusRequest,
+    audiences,
+    begun,
+    ended,
+    notice,
+)
 from longshore.workflows import conventions
 
 _LONGEST_REASON = 300
@@ -38,8 +47,17 @@ class Messenger:
             untold.append(self._show_ended(result))
         for audience in audiences(result):
             channels = range(self._telling.channels.get(audience, 0))
-            untold += [self._notify(result, audience, channel) for channel in channels]
+            told = notice(self._registry, result, audience)
+            untold += [self._notify(result.sha, told, audience, channel) for channel in channels]
         return tuple(filter(None, await asyncio.gather(*untold)))
+
+    async def tell_ops(self, sha: str, told: Notice | None) -> tuple[str, ...]:
+        """Send a notice, if there is one, by every channel of ops. Return what could not be told, and why."""
+        if told is None:
+            return ()
+        channels = range(self._telling.channels.get(Audience.OPS, 0))
+        sent = [self._notify(sha, told, Audience.OPS, channel) for channel in channels]
+        return tuple(filter(None, await asyncio.gather(*sent)))
 
     async def _show_ended(self, result: CommitResult) -> str | None:
         if self._begun is not None:
@@ -62,13 +80,12 @@ class Messenger:
             summary=f"{request.state} on {self._telling.status_host}: {request.description}"[:200],
         )
 
-    async def _notify(self, result: CommitResult, audience: Audience, channel: int) -> str | None:
-        told = notice(self._registry, result, audience)
+    async def _notify(self, sha: str, told: Notice, audience: Audience, channel: int) -> str | None:
         name = f"{audience} by channel {channel + 1}"
         try:
             delivered = await workflow.execute_activity_method(
                 TellingActivities.notify,
-                NotifyRequest(registry=self._registry, sha=result.sha, audience=audience, channel=channel, notice=told),
+                NotifyRequest(registry=self._registry, sha=sha, audience=audience, channel=channel, notice=told),
                 start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
                 schedule_to_close_timeout=conventions.NOTIFY_PATIENCE,
                 heartbeat_timeout=conventions.NOTIFY_HEARTBEAT_TIMEOUT,
