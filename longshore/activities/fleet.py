@@ -9,23 +9,13 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.activities.planner import MASS_UNLOAD, Desired, Planner
 from longshore.planning.guard import mass_unload
-from longshore.planning.plan import make_plan
 from longshore.schemas.failures import LongshoreError
-from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, WatchRequest
+from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, RequestKind, WatchRequest
 from longshore.schemas.held import HeldBack
-from longshore.schemas.registries import RegistrySnapshot
 
 log = structlog.get_logger()
-
-
-class Desired(Protocol):
-    """What git says should run, and in which order it came to say so."""
-
-    async def snapshot(self, sha: str) -> RegistrySnapshot: ...
-
-    async def is_ancestor(self, older: str, newer: str) -> bool:
-        """Return whether `newer` descends from `older`; a commit is its own ancestor."""
 
 
 class Branch(Protocol):
@@ -42,17 +32,22 @@ class Commits(Protocol):
 
 
 class FleetActivities:
-    def __init__(self, desired: Desired, branch: Branch, commits: Commits) -> None:
+    def __init__(self, desired: Desired, branch: Branch, commits: Commits, planner: Planner) -> None:
         self._desired = desired
+        self._planner = planner
         self._branch = branch
         self._commits = commits
 
     @activity.defn
     async def plan_commit(self, asked: PlanningInput) -> PlanAnswer:
-        """Place the commit in the history of what was applied, and plan it where it is the newest."""
+        """Place the commit in the history of what was applied, and plan it where it is the newest.
+
+        The applied commit is planned anew, to reconcile, without being asked where it stands.
+        """
         async with beating("planning"):
             with our_failures_as_temporals():
-                answer = await self._answer(asked)
+                reconcile = asked.request.kind is RequestKind.RECONCILE
+                answer = await (self._reconcile(asked) if reconcile else self._answer(asked))
                 _tell(answer)
                 return fitting(answer)
 
@@ -91,6 +86,17 @@ class FleetActivities:
                     trouble = error.code
                 await asyncio.sleep(request.poll_interval.total_seconds())
 
+    async def _reconcile(self, asked: PlanningInput) -> PlanAnswer:
+        plan, left_undone = await self._planner.reconcile(asked)
+        return PlanAnswer(
+            request_id=asked.request.request_id,
+            sha=asked.request.sha,
+            outcome=PlanOutcome.PLANNED,
+            applied_sha=asked.applied_sha,
+            plan=plan,
+            reason=left_undone,
+        )
+
     async def _answer(self, asked: PlanningInput) -> PlanAnswer:
         sha, applied = asked.request.sha, asked.applied_sha
         outcome = await self._outcome(sha, applied)
@@ -103,10 +109,10 @@ class FleetActivities:
                 return _unplanned(asked, outcome, f"does not descend from {_short(applied)}, which runs")
             if line not in accepted:
                 accepted.append(line)
-        plan = make_plan(asked, await self._desired.snapshot(sha))
+        plan = await self._planner.plan(asked)
         # The applied commit was let through before: planned once more, it only finishes what it began.
         too_much = mass_unload(asked.slots, plan, asked.mass_unload_limit) if sha != applied else None
-        if too_much and not any((one.sha, one.code) == (sha, "MASS_UNLOAD_BLOCKED") for one in accepted):
+        if too_much and not any((one.sha, one.code) == (sha, MASS_UNLOAD) for one in accepted):
             return _unplanned(asked, PlanOutcome.MASS_UNLOAD_BLOCKED, too_much)
         waiting = dict.fromkeys(one.sha for one in asked.held if one.sha != sha)
         return PlanAnswer(

@@ -17,12 +17,15 @@ from temporalio.service import RPCError
 
 from longshore.activities.commits import CommitActivities
 from longshore.activities.fleet import FleetActivities
+from longshore.activities.planner import Planner
+from longshore.activities.reconciliations import ReconciliationActivities
 from longshore.activities.rollouts import RolloutActivities
 from longshore.activities.telling import TellingActivities
 from longshore.broker.commit_status import CommitStatuses, WebUI
 from longshore.broker.control import control_worker
 from longshore.broker.entities import Entities
 from longshore.broker.http import serve_http
+from longshore.broker.keeper import Keeper
 from longshore.broker.looking import LookNow
 from longshore.broker.notifications import Notifications
 from longshore.broker.recorder import RegistryRecorder
@@ -69,13 +72,14 @@ async def _broker(settings: BrokerSettings) -> None:
     registry = RegistryService(git, settings.registry, settings.branch, keys=settings.allowed_keys, metrics=metrics)
     entities = Entities(client, settings)
     look_now = LookNow(registry, entities)
+    keeper = Keeper(entities, settings.state_dir)
     webhook = Webhook(settings, look_now, TemporalHealth(client).require, metrics)
     await _together(
         {
             "control-worker": _work(client, settings, git, registry, entities),
             "webhook": serve_http(webhook_app(webhook, metrics), settings.webhook_host, settings.webhook_port),
             "look-now": look_now.run(),
-            "start-up": _start_up(entities, look_now),
+            "start-up": _start_up(entities, look_now, keeper),
         }
     )
 
@@ -84,7 +88,9 @@ async def _work(
     client: Client, settings: BrokerSettings, git: Git, registry: RegistryService, entities: Entities
 ) -> None:
     commits = CommitActivities(registry, entities, RegistryRecorder(git, entities, registry, settings))
-    fleet = FleetActivities(registry, registry, entities)
+    planner = Planner(registry, entities)
+    fleet = FleetActivities(registry, registry, entities, planner)
+    reconciliations = ReconciliationActivities(planner, registry, entities)
     rollouts = RolloutActivities(entities, registry)
     telling = await _telling(client, settings)
     activities: list[Callable[..., Any]] = [
@@ -95,6 +101,10 @@ async def _work(
         fleet.plan_commit,
         fleet.watch_registry,
         fleet.start_commit_again,
+        reconciliations.start_reconciliation,
+        reconciliations.watch_drift,
+        reconciliations.hear_devices,
+        reconciliations.last_applied,
         rollouts.start_rollouts,
         rollouts.resolve_spec,
         telling.show_status,
@@ -111,10 +121,13 @@ async def _telling(client: Client, settings: BrokerSettings) -> TellingActivitie
     return TellingActivities(statuses, notifications, lambda token: client.get_async_activity_handle(task_token=token))
 
 
-async def _start_up(entities: Entities, look_now: LookNow) -> None:
-    """Keep the fleet alive, and look at once: the watch of a broker that was killed is taken over only after 30 s."""
+async def _start_up(entities: Entities, look_now: LookNow, keeper: Keeper) -> None:
+    """Look at once: the watch of a broker that was killed is taken over only after 30 s. Then keep all alive."""
+    await _patiently(keeper.check_durable)
     await _patiently(entities.start_fleet)
     look_now()
+    await _patiently(keeper.remember)
+    await keeper.run()
 
 
 async def _patiently(call: Callable[[], Awaitable[None]]) -> None:

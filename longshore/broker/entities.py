@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowFailureError, WorkflowUpdateFailedError
+import structlog
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+)
 from temporalio.common import (
     SearchAttributePair,
     TypedSearchAttributes,
@@ -17,18 +26,25 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from longshore.activities.device_facts import facts_of
 from longshore.broker.settings import ControlSettings
 from longshore.schemas.commits import RegistryCommit
-from longshore.schemas.devices import DeviceInput, DeviceView
+from longshore.schemas.devices import DeviceFacts, DeviceInput, DeviceRecord, DeviceReport, DeviceView
+from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import FleetInput, FleetView, PlanAnswer, PlanRequest
+from longshore.schemas.reconciliations import Reconciliation
 from longshore.schemas.rollouts import RolloutTarget
 from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.devices import DeviceWorkflow
 from longshore.workflows.fleet import FleetWorkflow
+from longshore.workflows.reconciliations import ReconciliationWorkflow
 from longshore.workflows.rollouts import RolloutWorkflow
 
+log = structlog.get_logger()
+
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class Entities:
@@ -74,7 +90,7 @@ class Entities:
         await self._start_commit(sha, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
 
     async def start_devices(self, workers: tuple[str, ...]) -> None:
-        await _in_windows(self._start_device, workers)
+        await in_windows(self._start_device, workers)
 
     async def ask_fleet(self, request: PlanRequest) -> PlanAnswer:
         start = WithStartWorkflowOperation(
@@ -97,7 +113,7 @@ class Entities:
             raise
 
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
-        await _in_windows(self._set_target, targets)
+        await in_windows(self._set_target, targets)
 
     async def fleet(self) -> FleetView:
         handle = self._client.get_workflow_handle(conventions.fleet_workflow_id(self._registry))
@@ -112,6 +128,121 @@ class Entities:
     async def device(self, worker_id: str) -> DeviceView:
         handle = self._client.get_workflow_handle(conventions.device_workflow_id(worker_id))
         return await handle.query(DeviceWorkflow.device)
+
+    async def hear(self, workers: tuple[str, ...]) -> tuple[DeviceRecord, ...]:
+        """Return what each device's workflow would tell the fleet; one that does not answer is left out."""
+        await self.start_devices(workers)
+        records = await in_windows(self._record, workers)
+        return tuple(record for record in records if record is not None)
+
+    async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:
+        return await facts_of(self._client, {name: conventions.device_workflow_id(name) for name in workers})
+
+    async def reports(self, workers: tuple[str, ...]) -> dict[str, DeviceReport]:
+        """Return what each device has reported last; one that cannot be asked, or has not reported, is left out."""
+        views = await in_windows(self._view, workers)
+        return {view.worker_id: view.report for view in views if view is not None and view.report is not None}
+
+    async def running_rollouts(self, deployments: tuple[str, ...]) -> frozenset[str]:
+        running = await in_windows(self._has_rollout, deployments)
+        return frozenset(name for name, runs in zip(deployments, running, strict=True) if runs)
+
+    async def start_reconciliation(self, asked: Reconciliation) -> None:
+        asked = asked.model_copy(update={"intervals": self._settings.commands, "telling": self._settings.telling})
+        attributes = [
+            SearchAttributePair(conventions.COMMIT, asked.sha),
+            SearchAttributePair(conventions.CAUSE, asked.cause.kind),
+        ]
+        try:
+            await self._start_reconciliation(asked, attributes)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            # A cluster that did not let us register the newest attribute.
+            await self._start_reconciliation(asked, attributes[:1])
+
+    async def planned(self, sha: str) -> int | None:
+        handle = self._client.get_workflow_handle(conventions.commit_workflow_id(self._registry, sha))
+        try:
+            return await handle.query(RegistryCommitWorkflow.planned)
+        except (RPCError, WorkflowQueryFailedError):  # never begun, forgotten, or of a release that does not tell
+            return None
+
+    async def keep_fleet(self) -> None:
+        """Start the fleet where it is not running; its settings it has from the broker that has started last."""
+        if await self._is_gone(conventions.fleet_workflow_id(self._registry)):
+            with suppress(WorkflowAlreadyStartedError):  # another broker was quicker
+                await self._client.start_workflow(
+                    FleetWorkflow.run,
+                    self._fleet_input(),
+                    id=conventions.fleet_workflow_id(self._registry),
+                    task_queue=conventions.BROKER_QUEUE,
+                    task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
+                    static_summary=f"what runs where, for the registry {self._registry}",
+                )
+
+    async def keep_device(self, worker_id: str) -> None:
+        """Start the device's workflow where it is not running."""
+        if await self._is_gone(conventions.device_workflow_id(worker_id)):
+            self._configured.add(worker_id)  # it begins with our intervals
+            await self._start_device(worker_id)
+
+    async def first_fleet_run(self) -> str | None:
+        """Return the run id with which the fleet's line of runs began; None where the server knows of no fleet."""
+        described = await self._described(conventions.fleet_workflow_id(self._registry))
+        return described.raw_description.workflow_execution_info.first_run_id if described else None
+
+    async def _is_gone(self, workflow_id: str) -> bool:
+        """Return whether nothing runs there. A run that a defect has ended is told (FAULTS 60)."""
+        described = await self._described(workflow_id)
+        status = described.status if described else None
+        if status is WorkflowExecutionStatus.FAILED:
+            log.error(
+                "workflow_failed", code="WORKFLOW_BUG", workflow_id=workflow_id, remedy=FAILURES["WORKFLOW_BUG"].remedy
+            )
+        return status is not WorkflowExecutionStatus.RUNNING
+
+    async def _described(self, workflow_id: str) -> WorkflowExecutionDescription | None:
+        try:
+            return await self._client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return None
+
+    async def _has_rollout(self, deployment_id: str) -> bool:
+        return not await self._is_gone(conventions.rollout_workflow_id(deployment_id))
+
+    async def _record(self, worker_id: str) -> DeviceRecord | None:
+        handle = self._client.get_workflow_handle(conventions.device_workflow_id(worker_id))
+        try:
+            return await handle.query(DeviceWorkflow.record)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            log.warning("device_not_known", worker_id=worker_id, error=str(error))
+            return None
+
+    async def _view(self, worker_id: str) -> DeviceView | None:
+        try:
+            return await self.device(worker_id)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            log.warning("device_not_known", worker_id=worker_id, error=str(error))
+            return None
+
+    async def _start_reconciliation(
+        self, asked: Reconciliation, attributes: Sequence[SearchAttributePair[str]]
+    ) -> None:
+        with suppress(WorkflowAlreadyStartedError):  # and has ended since
+            await self._client.start_workflow(
+                ReconciliationWorkflow.run,
+                asked,
+                id=conventions.reconciliation_workflow_id(self._registry, asked.plan.generation),
+                task_queue=conventions.BROKER_QUEUE,
+                task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=TypedSearchAttributes(attributes),
+                static_summary=asked.cause.words[:200],
+            )
 
     async def _start_commit(self, sha: str, reuse: WorkflowIDReusePolicy) -> None:
         await self._client.start_workflow(
@@ -157,7 +288,9 @@ class Entities:
         return FleetInput(registry=self._registry, settings=self._settings.fleet)
 
 
-async def _in_windows(call: Callable[[Item], Awaitable[None]], items: Sequence[Item]) -> None:
+async def in_windows(call: Callable[[Item], Awaitable[Answer]], items: Sequence[Item]) -> list[Answer]:
     """Call for each item, a window of them at a time (DESIGN §3)."""
+    answers: list[Answer] = []
     for first in range(0, len(items), conventions.FAN_OUT_WINDOW):
-        await asyncio.gather(*(call(item) for item in items[first : first + conventions.FAN_OUT_WINDOW]))
+        answers += await asyncio.gather(*(call(item) for item in items[first : first + conventions.FAN_OUT_WINDOW]))
+    return answers

@@ -6,10 +6,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from typing import Protocol
 
 import structlog
 
+from longshore.registry.documents.yaml import parse
+from longshore.registry.documents.yaml_gate import OUR_OWN
 from longshore.registry.records.pins import PINS_FILE, Pins, parse_pins
+from longshore.registry.records.state import STATE_FILE
 from longshore.registry.repositories.git import Git
 from longshore.registry.repositories.signing import ANY_KEYS, AllowedKeys
 from longshore.registry.validation.loading import LoadedCommit, load_snapshot
@@ -17,14 +21,23 @@ from longshore.schemas.commits import ValidationResult
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
+from longshore.schemas.reconciliations import LastApplied
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import SpecRequest
 from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()
 
+# How far back the newest commit is searched that can have been applied. Each costs one question and perhaps a load.
+LINE_SEARCHED = 50
+
 # A snapshot of 100 deployments takes about 1 MB; the newest commits are asked for by validation, plan and rollouts.
 SNAPSHOTS_KEPT = 8
+
+
+class Commits(Protocol):
+    async def planned(self, sha: str) -> int | None:
+        """Return the generation of this commit's plan, by its own workflow; None where none knows of one."""
 
 
 class RegistryService:
@@ -83,6 +96,25 @@ class RegistryService:
     async def is_ancestor(self, older: str, newer: str) -> bool:
         return await self._git.is_ancestor(self._url, older, newer)
 
+    async def last_applied(self, commits: Commits) -> LastApplied:
+        """Return what was applied last, newest first: what a commit's workflow has planned, or the state records.
+
+        Where neither is known, it is the newest ancestor of the head that validates: what was pushed last may have
+        been rejected, or be held back.
+        """
+        head = await self.look()
+        recorded, generation = await self._recorded()
+        line = await self._git.line(self._url, head, LINE_SEARCHED + 1)
+        for sha in line:
+            planned = await commits.planned(sha)
+            is_applied = planned is not None or sha == recorded
+            if is_applied and (found := await self._as_applied(sha, max(planned or 0, generation))):
+                return found
+        for sha in ([recorded] if recorded else []) + line[1:]:
+            if found := await self._as_applied(sha, generation):
+                return found
+        return LastApplied(sha=None, generation=generation)
+
     async def spec(self, request: SpecRequest) -> DeploymentSpec:
         """Return the spec that the plan saw. Raises TAG_MOVED where the references lead elsewhere by now."""
         spec = (await self.snapshot(request.sha)).specs.get(request.deployment_id)
@@ -91,6 +123,28 @@ class RegistryService:
                 "TAG_MOVED", f"{request.deployment_id} reads otherwise than when {request.sha[:10]} was planned"
             )
         return spec
+
+    async def _recorded(self) -> tuple[str | None, int]:
+        """Return the commit and the generation that the recorded state names; None, 0 where it names none."""
+        if self._head is None:
+            return None, 0
+        state = (await self._git.read(self._url, self._head, [STATE_FILE])).get(STATE_FILE)
+        document = parse(state, {}, OUR_OWN).value if state is not None else None
+        if not isinstance(document, dict):
+            return None, 0
+        sha, generation = document.get("commit"), str(document.get("generation", ""))
+        return (sha if isinstance(sha, str) else None), int(generation) if generation.isdecimal() else 0
+
+    async def _as_applied(self, sha: str, generation: int) -> LastApplied | None:
+        try:
+            snapshot = (await self._load(sha, today=None)).snapshot
+        except LongshoreError as error:
+            if error.failure.kind.retriable:
+                raise
+            return None  # it has vanished
+        if snapshot is None:
+            return None
+        return LastApplied(sha=sha, generation=generation, workers=tuple(sorted(snapshot.workers)))
 
     async def _load(self, sha: str, *, today: date | None, found: tuple[Issue, ...] = ()) -> LoadedCommit:
         async with self._loading.setdefault(sha, asyncio.Lock()):

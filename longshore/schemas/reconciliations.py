@@ -8,6 +8,7 @@ from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import CommitOutcome, Telling
 from longshore.schemas.devices import DeviceRecord
+from longshore.schemas.fleet import PlanLimits
 from longshore.schemas.plans import Cause, Plan
 from longshore.schemas.rollouts import RolloutAnswer
 
@@ -62,9 +63,11 @@ class LastAppliedRequest(Message):
 
 class LastApplied(Message):
     sha: str | None
-    """As the recorded state says, or else the newest ancestor of the head that validates; None: there is none."""
+    """By the recorded state or a commit's workflow, else the newest valid ancestor of the head; None: there is none."""
     generation: int = 0
-    """As the recorded state says; 0 where it does not."""
+    """As the recorded state or the commit's workflow says; 0 where neither does."""
+    workers: tuple[str, ...] = ()
+    """The devices that the commit configures."""
 
 
 class DriftWatch(Message):
@@ -72,12 +75,12 @@ class DriftWatch(Message):
 
     registry: str
     interval: timedelta
+    mass_unload_limit: int = 50
+    limits: PlanLimits = PlanLimits()
 
 
 class DriftFound(Message):
     cause: Cause
-    missing_devices: int = 0
-    """Configured devices without a running DeviceWorkflow."""
     orphaned: tuple[str, ...] = ()
     """Deployments with slots under way that no running rollout sees to, twice in a row."""
 

@@ -58,6 +58,10 @@ class RegistryCommitWorkflow:
         self._delivery.keep(answer)
         self._tell(self._step)
 
+    @workflow.query(description="The generation of this commit's plan; none before it has one")
+    def planned(self) -> int | None:
+        return self._plan.generation if self._plan else None
+
     async def _carry_out(self, commit: RegistryCommit) -> CommitResult:
         self._tell("Validating: structure, manifests, references, model cards, compatibility, workers")
         validation = self._validation = await self._validate(commit)

@@ -92,6 +92,10 @@ class DeviceWorkflow:
             worker_id=self._worker_id, health=self._health, last_evidence=self._last_evidence, report=self._report
         )
 
+    @workflow.query(description="What the fleet is told of this device")
+    def record(self) -> DeviceRecord:
+        return self._record()
+
     async def _let_hold(self) -> None:
         """Let the device keep one presence until it has something to say; meanwhile its heartbeats are the evidence.
 

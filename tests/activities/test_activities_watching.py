@@ -9,6 +9,8 @@ from structlog.testing import capture_logs
 from temporalio.testing import ActivityEnvironment
 
 from longshore.activities.fleet import FleetActivities
+from longshore.activities.planner import Planner
+from longshore.schemas.devices import DeviceFacts
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import WatchRequest
 from longshore.schemas.registries import RegistrySnapshot
@@ -39,6 +41,9 @@ class Registry:
     async def snapshot(self, sha: str) -> RegistrySnapshot:
         raise NotImplementedError
 
+    async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:
+        raise NotImplementedError
+
     async def is_ancestor(self, older: str, newer: str) -> bool:
         raise NotImplementedError
 
@@ -48,7 +53,7 @@ async def watched(registry: Registry) -> tuple[list[tuple[Any, ...]], list[tuple
     environment = ActivityEnvironment()
     shown: list[tuple[Any, ...]] = []
     environment.on_heartbeat = lambda *details: shown.append(details)
-    activities = FleetActivities(registry, registry, registry)
+    activities = FleetActivities(registry, registry, registry, Planner(registry, registry))
     request = WatchRequest(registry="registry", seen_sha="a", poll_interval=timedelta(0))
     with capture_logs() as logs:
         assert await environment.run(activities.watch_registry, request) == "b"

@@ -21,10 +21,14 @@ from temporalio.worker import Worker
 from longshore.activities.commits import CommitActivities
 from longshore.activities.devices import CommandFailed, DeviceActivities
 from longshore.activities.fleet import FleetActivities
+from longshore.activities.planner import Planner
+from longshore.activities.reconciliations import ReconciliationActivities
+from longshore.activities.records import RecordActivities
 from longshore.activities.rollouts import RolloutActivities
 from longshore.activities.telling import TellingActivities
 from longshore.broker.control import SANDBOX, control_worker
 from longshore.broker.entities import Entities
+from longshore.broker.registry_service import Commits
 from longshore.broker.settings import ControlSettings
 from longshore.schemas.commands import CommandResult, UnloadCommand
 from longshore.schemas.commits import CommitResult, RecordRequest, ValidationResult
@@ -34,6 +38,7 @@ from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, RecordWatch
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import RolloutAnswer, SpecRequest
 from longshore.schemas.telling import Delivery, NotifyRequest, StatusRequest
@@ -128,7 +133,10 @@ class FakeRegistry:
         self.snapshots: dict[str, RegistrySnapshot] = {}
         self.issues: dict[str, tuple[Issue, ...]] = {}
         self.recorded: list[RecordRequest] = []
+        self.reconciled: list[ReconciliationRecord] = []
         self.record_error: LongshoreError | None = None
+        self.applied: str | None = None
+        """What the recorded state says has been applied."""
         self.head: str | None = None
         """What the watch sees; None while it is not to see anything."""
         self.before_validation: Callable[[str], Awaitable[None]] | None = None
@@ -180,6 +188,24 @@ class FakeRegistry:
         if self.record_error is not None:
             raise self.record_error
         self.recorded.append(request)
+
+    async def record_reconciliation(self, request: ReconciliationRecord) -> None:
+        if self.record_error is not None:
+            raise self.record_error
+        self.reconciled.append(request)
+
+    async def keep(self, watch: RecordWatch) -> int:
+        await asyncio.Event().wait()
+        return watch.seen_version
+
+    async def last_applied(self, commits: Commits) -> LastApplied:
+        """As the broker finds it without a recorded state: by the commits' workflows, or the head's ancestors."""
+        line = [sha for sha in reversed(self.shas) if not self.issues[sha]]
+        for sha in [self.applied] if self.applied else line:
+            generation = await commits.planned(sha)
+            if generation is not None or self.applied:
+                return LastApplied(sha=sha, generation=generation or 0, workers=tuple(self.snapshots[sha].workers))
+        return LastApplied(sha=None)
 
 
 class People:
@@ -311,11 +337,14 @@ class World:
             },
         )
         self.entities = Entities(client, self.settings)
+        self.planner = Planner(self.registry, self.entities)
         self._stack = stack
 
     def activities(self) -> list[Callable[..., Any]]:
         commits = CommitActivities(self.registry, self.entities, self.registry)
-        fleet = FleetActivities(self.registry, self.registry, self.entities)
+        fleet = FleetActivities(self.registry, self.registry, self.entities, self.planner)
+        reconciliations = ReconciliationActivities(self.planner, self.registry, self.entities)
+        records = RecordActivities(self.registry)
         rollouts = RolloutActivities(self.entities, self.registry)
         telling = TellingActivities(
             self.people, self.people, lambda token: self.client.get_async_activity_handle(task_token=token)
@@ -323,6 +352,9 @@ class World:
         return [
             commits.validate_commit, commits.start_devices, commits.ask_fleet_for_plan, commits.record_result,
             fleet.plan_commit, fleet.watch_registry, fleet.start_commit_again,
+            reconciliations.start_reconciliation, reconciliations.watch_drift,
+            reconciliations.hear_devices, reconciliations.last_applied,
+            records.keep_records, records.record_reconciliation,
             rollouts.start_rollouts, rollouts.resolve_spec,
             telling.show_status, telling.notify,
         ]  # fmt: skip

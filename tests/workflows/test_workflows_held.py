@@ -151,7 +151,7 @@ class TestMassUnload:
         sha = bare_world.registry.push(registry(WORKERS))
         slots = answered((), make_plan(observed(), registry(WORKERS, TEN)))
         asked = observed(slots).model_copy(update={"request": PlanRequest(request_id="1", registry=REGISTRY, sha=sha)})
-        doors = FleetActivities(bare_world.registry, bare_world.registry, bare_world.entities)
+        doors = FleetActivities(bare_world.registry, bare_world.registry, bare_world.entities, bare_world.planner)
         outcomes = []
         for before in (sha, None):
             once_more = asked.model_copy(update={"applied_sha": before})

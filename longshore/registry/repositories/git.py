@@ -94,6 +94,12 @@ class Git:
         async with self._registry(url).reading() as repository:
             return await repository.effective_head(head)
 
+    async def line(self, url: str, head: str, limit: int) -> list[str]:
+        """Return up to `limit` commits from `head` along first parents, newest first, without the broker's own."""
+        await self.require(url, head)
+        async with self._registry(url).reading() as repository:
+            return await repository.line(head, limit)
+
     async def require(self, url: str, sha: str) -> None:
         """See to it that the registry's commit with the full id `sha` is in the cache.
 

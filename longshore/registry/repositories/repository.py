@@ -175,6 +175,11 @@ class Repository:
             candidate = other
         return candidate
 
+    async def line(self, head: str, limit: int) -> list[str]:
+        """Return up to `limit` commits from `head` along first parents, newest first, without the broker's own."""
+        found = await self.git("rev-list", "--first-parent", "-n", str(limit), head, *_ALL_BUT_BROKERS_OWN)
+        return found.split()
+
     async def _newest_effective(self, head: str, *without: str) -> str | None:
         # --full-history: of parents that left the files alike, git otherwise follows only one.
         found = await self.git(

@@ -1,0 +1,85 @@
+"""How a plan is made at a door: with what only devices know, beside the event loop, and never too much unasked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from longshore.planning.guard import mass_unload
+from longshore.planning.plan import make_plan, wondered
+from longshore.schemas.commands import Action
+from longshore.schemas.devices import DeviceFacts
+from longshore.schemas.fleet import PlanningInput
+from longshore.schemas.plans import CauseKind, Plan
+from longshore.schemas.registries import RegistrySnapshot
+
+MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
+
+
+class Desired(Protocol):
+    """What git says should run, and in which order it came to say so."""
+
+    async def snapshot(self, sha: str) -> RegistrySnapshot: ...
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        """Return whether `newer` descends from `older`; a commit is its own ancestor."""
+
+
+class Devices(Protocol):
+    async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:
+        """Return what the newest reports of these devices know; one that does not answer is left out."""
+
+
+class Planner:
+    def __init__(self, desired: Desired, devices: Devices) -> None:
+        self._desired = desired
+        self._devices = devices
+
+    async def plan(self, asked: PlanningInput) -> Plan:
+        desired = await self._desired.snapshot(asked.request.sha)
+        # A large fleet is planned for seconds: heartbeats and the webhook go on meanwhile.
+        if workers := await asyncio.to_thread(wondered, asked, desired):
+            asked = asked.model_copy(update={"facts": await self._devices.facts(workers)})
+        return await asyncio.to_thread(make_plan, asked, desired)
+
+    async def reconcile(self, asked: PlanningInput) -> tuple[Plan, str]:
+        """Return what is done unasked and, as a sentence about the applied commit, what is left undone.
+
+        A ledger that was made anew does not unload much of what it finds: git may not be what it was (FAULTS 20, 57).
+        What it finds too much is left as it is until somebody accepts it, or the next commit is measured.
+        """
+        plan = await self.plan(asked)
+        before = [one for one in asked.held if (one.sha, one.code) == (asked.request.sha, MASS_UNLOAD)]
+        rebuilt = asked.request.cause is not None and asked.request.cause.kind is CauseKind.REBUILD
+        if not (rebuilt or before) or any(one.accepted for one in before):
+            return plan, ""
+        too_much = mass_unload((*asked.slots, *plan.adopted), plan, asked.mass_unload_limit)
+        if not too_much:
+            return plan, ""
+        return _without_endings(plan), too_much
+
+
+def _without_endings(plan: Plan) -> Plan:
+    """Return the plan without the UNLOADs of deployments that git does not name."""
+    named = [deployment for deployment in plan.deployments if deployment.deployment_id in plan.goals]
+    waits = {
+        (awaited.deployment_id, awaited.worker_id)
+        for deployment in named
+        for command in deployment.commands
+        for awaited in command.after
+    }
+    kept = [
+        deployment.model_copy(
+            update={
+                "commands": tuple(
+                    command
+                    for command in deployment.commands
+                    if command.action is not Action.UNLOAD or (deployment.deployment_id, command.worker_id) in waits
+                )
+            }
+        )
+        for deployment in plan.deployments
+        if deployment.deployment_id not in plan.goals
+    ]
+    deployments = (*(deployment for deployment in kept if deployment.commands), *named)
+    return plan.model_copy(update={"deployments": deployments})
