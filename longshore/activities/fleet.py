@@ -111,7 +111,7 @@ class FleetActivities:
                 accepted.append(line)
         plan = await self._planner.plan(asked)
         # The applied commit was let through before: planned once more, it only finishes what it began.
-        too_much = mass_unload(asked.slots, plan, asked.mass_unload_limit) if sha != applied else None
+        too_much = mass_unload((*asked.slots, *plan.adopted), plan, asked.mass_unload_limit) if sha != applied else None
         if too_much and not any((one.sha, one.code) == (sha, MASS_UNLOAD) for one in accepted):
             return _unplanned(asked, PlanOutcome.MASS_UNLOAD_BLOCKED, too_much)
         waiting = dict.fromkeys(one.sha for one in asked.held if one.sha != sha)

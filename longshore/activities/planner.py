@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from longshore.planning.adoption import adopt
 from longshore.planning.guard import mass_unload
 from longshore.planning.plan import make_plan, wondered
 from longshore.schemas.commands import Action
-from longshore.schemas.devices import DeviceFacts
+from longshore.schemas.devices import DeviceFacts, DeviceReport
 from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.plans import CauseKind, Plan
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.slots import Slot
 
 MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
+
+_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT})
 
 
 class Desired(Protocol):
@@ -26,6 +30,9 @@ class Desired(Protocol):
 
 
 class Devices(Protocol):
+    async def reports(self, workers: tuple[str, ...]) -> dict[str, DeviceReport]:
+        """Return what these devices have reported last; one that does not answer is left out."""
+
     async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:
         """Return what the newest reports of these devices know; one that does not answer is left out."""
 
@@ -37,10 +44,11 @@ class Planner:
 
     async def plan(self, asked: PlanningInput) -> Plan:
         desired = await self._desired.snapshot(asked.request.sha)
+        adopted = await self._adopted(asked, desired)
         # A large fleet is planned for seconds: heartbeats and the webhook go on meanwhile.
-        if workers := await asyncio.to_thread(wondered, asked, desired):
+        if workers := await asyncio.to_thread(wondered, asked, desired, adopted):
             asked = asked.model_copy(update={"facts": await self._devices.facts(workers)})
-        return await asyncio.to_thread(make_plan, asked, desired)
+        return await asyncio.to_thread(make_plan, asked, desired, adopted)
 
     async def reconcile(self, asked: PlanningInput) -> tuple[Plan, str]:
         """Return what is done unasked and, as a sentence about the applied commit, what is left undone.
@@ -57,6 +65,18 @@ class Planner:
         if not too_much:
             return plan, ""
         return _without_endings(plan), too_much
+
+    async def _adopted(self, asked: PlanningInput, desired: RegistrySnapshot) -> tuple[Slot, ...]:
+        """Return what is running unknown to a ledger that was lost, or that a look has found to differ.
+
+        At any other time a record that names more than the ledger is older than the UNLOAD that it does not know of.
+        """
+        cause = asked.request.cause
+        if asked.applied_sha is not None and (cause is None or cause.kind not in _ADOPTING):
+            return ()
+        found = adopt(asked.slots, asked.devices, {}, desired)
+        workers = tuple(sorted({slot.worker_id for slot in found}))
+        return adopt(asked.slots, asked.devices, await self._devices.reports(workers), desired) if found else ()
 
 
 def _without_endings(plan: Plan) -> Plan:

@@ -81,7 +81,8 @@ class ReconciliationActivities:
         async with beating("looking for the applied commit"):
             with our_failures_as_temporals():
                 found = await self._history.last_applied(self._entities)
-        log.warning("ledger_lost", registry=request.registry, commit_sha=found.sha, generation=found.generation)
+        if found.sha is not None:
+            log.warning("ledger_new", registry=request.registry, commit_sha=found.sha, generation=found.generation)
         return found
 
     @activity.defn
@@ -131,7 +132,9 @@ class ReconciliationActivities:
 
 def _asked(view: FleetView, sha: str, watch: DriftWatch) -> PlanningInput:
     return PlanningInput(
-        request=PlanRequest(request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE),
+        request=PlanRequest(
+            request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE, cause=_cause("a look", ())
+        ),
         applied_sha=sha,
         generation=view.generation,
         devices=view.devices,

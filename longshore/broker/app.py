@@ -19,6 +19,7 @@ from longshore.activities.commits import CommitActivities
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.planner import Planner
 from longshore.activities.reconciliations import ReconciliationActivities
+from longshore.activities.records import RecordActivities
 from longshore.activities.rollouts import RolloutActivities
 from longshore.activities.telling import TellingActivities
 from longshore.broker.commit_status import CommitStatuses, WebUI
@@ -70,7 +71,7 @@ async def _broker(settings: BrokerSettings) -> None:
     git = Git(settings.state_dir / "git", settings)
     metrics = BrokerMetrics()
     registry = RegistryService(git, settings.registry, settings.branch, keys=settings.allowed_keys, metrics=metrics)
-    entities = Entities(client, settings)
+    entities = Entities(client, settings, metrics)
     look_now = LookNow(registry, entities)
     keeper = Keeper(entities, settings.state_dir)
     webhook = Webhook(settings, look_now, TemporalHealth(client).require, metrics)
@@ -87,7 +88,9 @@ async def _broker(settings: BrokerSettings) -> None:
 async def _work(
     client: Client, settings: BrokerSettings, git: Git, registry: RegistryService, entities: Entities
 ) -> None:
-    commits = CommitActivities(registry, entities, RegistryRecorder(git, entities, registry, settings))
+    recorder = RegistryRecorder(git, entities, registry, settings)
+    commits = CommitActivities(registry, entities, recorder)
+    records = RecordActivities(recorder)
     planner = Planner(registry, entities)
     fleet = FleetActivities(registry, registry, entities, planner)
     reconciliations = ReconciliationActivities(planner, registry, entities)
@@ -105,8 +108,11 @@ async def _work(
         reconciliations.watch_drift,
         reconciliations.hear_devices,
         reconciliations.last_applied,
+        records.keep_records,
+        records.record_reconciliation,
         rollouts.start_rollouts,
         rollouts.resolve_spec,
+        rollouts.await_freed,
         telling.show_status,
         telling.notify,
     ]

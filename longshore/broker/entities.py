@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -34,6 +35,7 @@ from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import FleetInput, FleetView, PlanAnswer, PlanRequest
 from longshore.schemas.reconciliations import Reconciliation
 from longshore.schemas.rollouts import RolloutTarget
+from longshore.telemetry.metrics import BrokerMetrics
 from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.devices import DeviceWorkflow
@@ -50,8 +52,9 @@ Answer = TypeVar("Answer")
 class Entities:
     """The workflows of one registry. Every method may be repeated; what runs already is left running."""
 
-    def __init__(self, client: Client, settings: ControlSettings) -> None:
+    def __init__(self, client: Client, settings: ControlSettings, metrics: BrokerMetrics | None = None) -> None:
         self._client = client
+        self._metrics = metrics or BrokerMetrics()
         self._settings = settings
         self._registry = settings.name
         self._configured: set[str] = set()
@@ -160,6 +163,8 @@ class Entities:
                 raise
             # A cluster that did not let us register the newest attribute.
             await self._start_reconciliation(asked, attributes[:1])
+        if asked.since is not None and not asked.plan.suspects:
+            self._metrics.reconciled((datetime.now(UTC) - asked.since).total_seconds())
 
     async def planned(self, sha: str) -> int | None:
         handle = self._client.get_workflow_handle(conventions.commit_workflow_id(self._registry, sha))
@@ -231,11 +236,17 @@ class Entities:
     async def _start_reconciliation(
         self, asked: Reconciliation, attributes: Sequence[SearchAttributePair[str]]
     ) -> None:
+        alarm = asked.since if asked.plan.suspects else None
+        workflow_id = (
+            conventions.alarm_workflow_id(self._registry, alarm)
+            if alarm is not None
+            else conventions.reconciliation_workflow_id(self._registry, asked.plan.generation)
+        )
         with suppress(WorkflowAlreadyStartedError):  # and has ended since
             await self._client.start_workflow(
                 ReconciliationWorkflow.run,
                 asked,
-                id=conventions.reconciliation_workflow_id(self._registry, asked.plan.generation),
+                id=workflow_id,
                 task_queue=conventions.BROKER_QUEUE,
                 task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,

@@ -211,6 +211,8 @@ class FleetInput(Message):
     """Words to running rollouts that are not sent yet."""
     plan: Plan | None = None
     """That of the newest reconciliation, where no answer to a commit tells what is applied: after a rebuild."""
+    suspected: tuple[str, ...] = ()
+    """Pools of which an alarm has told that they are silent (FAULTS 85), until they are back."""
     rebuilt: bool = False
     """Whether the devices have been asked what runs there: a run that was not continued begins with that."""
     version: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
@@ -21,6 +21,8 @@ class Reconciliation(Message):
     """The applied commit."""
     plan: Plan
     cause: Cause
+    since: datetime | None = None
+    """When the first sign of it was noted; of an alarm, when it was raised."""
     intervals: CommandIntervals = CommandIntervals()
     telling: Telling = Telling()
 

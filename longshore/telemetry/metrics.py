@@ -48,11 +48,26 @@ COMPATIBILITY_VIOLATIONS = Metric(
     "Deployments whose card has a schemaVersion that no matching worker supports.",
     "broker.schema.compatibility_violations_total",
 )
+RECONCILE_DURATION = Metric(
+    "broker_reconcile_seconds",
+    "histogram",
+    (),
+    "Time from the first sign that the fleet is not as it should be to the start of the workflow that mends it.",
+)
 
-BROKER_METRICS = (WEBHOOK_DELIVERIES, VALIDATIONS, VALIDATION_DURATION, COMPATIBILITY_VIOLATIONS)
+BROKER_METRICS = (
+    WEBHOOK_DELIVERIES,
+    VALIDATIONS,
+    VALIDATION_DURATION,
+    COMPATIBILITY_VIOLATIONS,
+    RECONCILE_DURATION,
+)
 
 # Around the PRD's alert threshold of 10 s, down to a commit that changes one file.
 _VALIDATION_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+# Around the bound of 10 s (PRD §5.5), from the pause in which signs are gathered.
+_RECONCILE_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class BrokerMetrics:
@@ -66,6 +81,9 @@ class BrokerMetrics:
         self._duration = Histogram(
             VALIDATION_DURATION.name, VALIDATION_DURATION.about, buckets=_VALIDATION_SECONDS, registry=self.registry
         )
+        self._reconcile = Histogram(
+            RECONCILE_DURATION.name, RECONCILE_DURATION.about, buckets=_RECONCILE_SECONDS, registry=self.registry
+        )
         for outcome in ("accepted", "rejected"):
             self._validations.labels(outcome)  # a rate needs the zero that it begins with
 
@@ -78,6 +96,10 @@ class BrokerMetrics:
         self._validations.labels("accepted" if accepted else "rejected").inc()
         self._duration.observe(seconds)
         self._violations.inc(incompatible)
+
+    def reconciled(self, seconds: float) -> None:
+        """Count one reconciliation, and how long after its first sign it was started."""
+        self._reconcile.observe(seconds)
 
     def _counter(self, metric: Metric) -> Counter:
         return Counter(metric.name, metric.about, metric.labels, registry=self.registry)

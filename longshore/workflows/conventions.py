@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio.common import RetryPolicy, SearchAttributeKey
 
@@ -32,6 +32,11 @@ def device_workflow_id(worker_id: str) -> str:
 def reconciliation_workflow_id(registry: str, generation: int) -> str:
     """Return the id of the reconciliation whose plan brought the ledger to `generation`: it only ever rises."""
     return f"reconcile:{registry}:{generation}"
+
+
+def alarm_workflow_id(registry: str, since: datetime) -> str:
+    """Return the id of the alarm of pools that are silent `since` then: it has a plan without anything to do."""
+    return f"alarm:{registry}:{since:%Y-%m-%dT%H-%M-%S}"
 
 
 COMMIT = SearchAttributeKey.for_keyword("LongshoreCommit")
@@ -116,9 +121,5 @@ LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 TELLS_PEOPLE = "tells-people"
 BRAIN = "brain"
 
-# A rebuilt ledger counts on from what it has heard plus this: an absent device may have seen more, and a rollout that
-# waits for it may hold more.
-REBUILD_LEAP = 1000
-
-# Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
-ANSWERS_KEPT = 200
+# Who gives an order waits this long to hear which reconciliation carries it out.
+ORDER_PATIENCE = timedelta(seconds=30)

@@ -1,20 +1,23 @@
 """The ledger of one registry: which commit is applied, which device holds what, and who asked for it.
 
-Plans are made one at a time, against the ledger as it then stands, so that no plan is stale (DESIGN §3).
+Plans are made one at a time, against the ledger as it then stands, so that no plan is stale (DESIGN §3). What the
+ledger makes of things is decided in `ledger.py`; here it is driven by signals, updates, activities and timers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from longshore.activities.boundary import MAX_PAYLOAD, fitting
 from longshore.activities.fleet import FleetActivities
+from longshore.activities.reconciliations import ReconciliationActivities
 from longshore.schemas.devices import DeviceRecord
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.fleet import (
@@ -22,68 +25,73 @@ from longshore.schemas.fleet import (
     FleetSettings,
     FleetView,
     PlanAnswer,
-    PlanningInput,
     PlanRequest,
+    RequestKind,
     SlotSettled,
-    WatchRequest,
 )
-from longshore.schemas.held import (
-    VERBS,
-    Acceptance,
-    Accepted,
-    HeldBack,
-    accept,
-    after_plan,
-    check_name,
-    hold,
-    named,
-    started,
+from longshore.schemas.held import Acceptance, Accepted, HeldBack, check_name, named
+from longshore.schemas.orders import Order, OrderAnswer
+from longshore.schemas.plans import Cause, CauseKind, Plan
+from longshore.schemas.reconciliations import (
+    Reconciliation,
 )
-from longshore.schemas.ledger import reserve, settle
 from longshore.workflows import conventions, stories
+from longshore.workflows.ledger import Ledger
 from longshore.workflows.outcomes import failure_of
+from longshore.workflows.rebuilding import hear_new_devices, rebuild
+from longshore.workflows.watching import Watches
+
+# What is due by now, by a clock that has moved on a little.
+_AT_ONCE = timedelta(milliseconds=100)
 
 
 @workflow.defn(failure_exception_types=conventions.DEFECTS)
 class FleetWorkflow:
     @workflow.init
     def __init__(self, start: FleetInput) -> None:
+        self._ledger = Ledger(start)
+        self._watches = Watches(self._ledger)
         self._registry = start.registry
-        self._settings = start.settings
-        self._applied = start.applied_sha
-        self._generation = start.generation
-        self._watched = start.watched_sha
-        self._devices = dict(start.devices)
-        self._slots = start.slots
-        self._answers = {answer.request_id: answer for answer in start.answers}
-        self._held = start.held
         self._queue: deque[PlanRequest] = deque()
         self._waiting: dict[str, asyncio.Future[PlanAnswer]] = {}
-        self._planning = False
+        self._endless: list[asyncio.Task[None]] = []
+        self._busy = False
         self._rewatch = False
-        self._settled_meanwhile: list[SlotSettled] = []
+        self._reconciled: str | None = None
+        self._suspected = start.suspected
+        self._alarms: deque[Plan] = deque()
+        # An old run goes on without, until it continues as a new one.
+        self._brain = workflow.patched(conventions.BRAIN)
 
     @workflow.run
     async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
-        self._watching = asyncio.create_task(self._watch())
-        self._restarting = asyncio.create_task(self._restart())
+        self._watches.begin(brain=False)
+        self._endless.append(asyncio.create_task(self._restart()))
+        if self._brain:
+            if not self._ledger.state.rebuilt:
+                await self._busily(rebuild(self._ledger))
+            self._watches.begin(brain=True)
+            self._endless += [asyncio.create_task(task) for task in (self._steer(), self._raise_alarms())]
         while not self._is_due_and_drained():
             self._tell_story()
-            await workflow.wait_condition(self._has_work)
-            for endless in (self._watching, self._restarting):
-                if endless.done():
-                    endless.result()  # it never returns: this raises the defect that ended it
+            await self._wait_for_work()
+            for endless in self._ended():
+                endless.result()  # it never returns: this raises the defect that ended it
             if self._rewatch:
-                await self._watch_anew()
+                self._rewatch = False
+                await self._watches.begin_anew()
+            # A commit goes first: its plan mends what has drifted as well.
             if self._queue:
-                await self._answer(self._queue.popleft())
+                await self._busily(self._answer(self._queue.popleft()))
+            elif cause := self._due()[0]:
+                await self._busily(self._reconcile(cause))
         # The old run's watch ends at its next heartbeat; until then it can only start a commit that starts once.
         workflow.continue_as_new(self._carried_over())
 
     @workflow.update
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         """Return what the commit changes; the same request gets the same answer, also across continue-as-new."""
-        if recorded := self._recorded(request):
+        if recorded := self._ledger.recorded(request):
             return recorded
         if request.request_id not in self._waiting:
             self._waiting[request.request_id] = asyncio.Future()
@@ -100,95 +108,117 @@ class FleetWorkflow:
     @workflow.update
     def accept(self, acceptance: Acceptance) -> Accepted:
         """Let a commit through that is held back, and start its workflow again; once more, it is the same answer."""
-        if accepted := self._let_through(acceptance):
-            return accepted
-        meant = named(self._held, acceptance)
-        now = Accepted(sha=meant.sha, code=meant.code, by=acceptance.by.strip(), at=workflow.now())
-        self._held = accept(self._held, now)
+        accepted = self._ledger.accepted(acceptance, workflow.now())
         self._tell_story()
-        return named(self._held, acceptance).accepted or now
+        return accepted
 
     @accept.validator
     def refuse_what_is_not_held_back(self, acceptance: Acceptance) -> None:
         check_name(acceptance)
         try:
-            self._let_through(acceptance) or named(self._held, acceptance)
+            self._ledger.let_through(acceptance) or named(self._ledger.state.held, acceptance)
         except LongshoreError as error:
             raise _refusal(error.failure, retriable=False) from error
+
+    @workflow.update
+    async def order(self, order: Order) -> OrderAnswer:
+        """Carry out an operator's order, and say which reconciliation does so, where one is needed."""
+        try:
+            answer = self._ledger.ordered(order, workflow.now())
+        except LongshoreError as error:
+            raise _refusal(error.failure, retriable=False) from error
+        self._tell_story()
+        before = self._reconciled
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: not self._ledger.state.causes and not self._busy, timeout=conventions.ORDER_PATIENCE
+            )
+        if self._reconciled != before:
+            return answer.model_copy(update={"workflow_id": self._reconciled})
+        return answer
+
+    @order.validator
+    def refuse_orders_to_an_old_run(self, order: Order) -> None:  # noqa: ARG002 (whatever it is)
+        if not self._brain:
+            raise ValueError("this run was begun by an older release: terminate it, and it is made anew")
+
+    @workflow.signal(
+        description="An operator's order: cordon, drain, uncordon, pause, resume, abort, release, reconcile"
+    )
+    def give_order(self, order: Order) -> None:
+        """Carry out an order whose sender waits for no answer: the Web UI's."""
+        try:
+            said = self._ledger.ordered(order, workflow.now()).words if self._brain else "not known to this run"
+        except LongshoreError as error:
+            said = str(error)
+        context = {"order": order.kind, "target": order.target, "by": order.by, "answer": said}
+        workflow.logger.info("order_given", extra={"context": context})
+        self._tell_story()
 
     @workflow.signal(description="The settings of a broker that has just started")
     def configure(self, settings: FleetSettings) -> None:
         """Take over the settings of the broker that has just started; the watch begins anew with them."""
-        if settings != self._settings:
-            self._settings = settings
-            self._rewatch = True
+        self._rewatch = self._ledger.configure(settings) or self._rewatch
 
     @workflow.signal(description="A device's health or models have changed")
     def device_changed(self, record: DeviceRecord) -> None:
-        self._devices[record.worker_id] = record
+        self._ledger.heard(record, workflow.now())
         self._tell_story()
 
     @workflow.signal(description="A command on a device has ended")
     def slot_settled(self, event: SlotSettled) -> None:
-        """Keep the ledger. A plan under way has seen it as it was, so what settles meanwhile waits for the plan."""
-        self._settled_meanwhile.append(event)
-        if not self._planning:
-            self._apply_settled()
+        self._ledger.settled(event, workflow.now())
+        self._tell_story()
 
     @workflow.query(description="The ledger: applied commit, devices, slots, plan")
     def fleet(self) -> FleetView:
-        applied = self._applied_answer()
-        plan = applied.plan if applied else None
-        left = (
-            self._devices.keys() - plan.workers if plan else frozenset()
-        )  # a device that left git is not of the fleet
-        return FleetView(
-            registry=self._registry,
-            applied_sha=self._applied,
-            generation=self._generation,
-            devices={name: record for name, record in self._devices.items() if name not in left},
-            slots=self._slots,
-            plan=plan,
-            held_back=self._held,
-        )
+        return self._ledger.view()
+
+    @workflow.query(description="Counts every change of the ledger")
+    def version(self) -> int:
+        return self._ledger.state.version
+
+    async def _busily(self, work: Awaitable[None]) -> None:
+        self._busy = True
+        try:
+            await work
+        finally:
+            self._busy = False
+
+    async def _wait_for_work(self) -> None:
+        """Wait until something is to be done, or what is due has changed."""
+        due = self._due()
+        cause, at = due
+        if cause is not None:
+            return
+        timeout = max(at - workflow.now(), _AT_ONCE) if at else None
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._has_work() or self._due() != due, timeout=timeout)
 
     def _has_work(self) -> bool:
-        ended = self._watching.done() or self._restarting.done()
-        return bool(self._queue) or self._rewatch or ended or self._is_due_and_drained()
+        return bool(self._queue) or self._rewatch or bool(self._ended()) or self._is_due_and_drained()
 
-    async def _watch_anew(self) -> None:
-        self._rewatch = False
-        self._watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watching
-        self._watching = asyncio.create_task(self._watch())
+    def _ended(self) -> list[asyncio.Task[None]]:
+        return [endless for endless in (*self._watches.tasks, *self._endless) if endless.done()]
 
-    async def _watch(self) -> None:
+    def _due(self) -> tuple[Cause | None, datetime | None]:
+        if not self._brain:
+            return None, None
+        return self._ledger.due(workflow.now())
+
+    async def _steer(self) -> None:
+        """Tell rollouts that run what orders and quarantines mean for them."""
         while True:
-            try:
-                self._watched = await workflow.execute_activity_method(
-                    FleetActivities.watch_registry,
-                    WatchRequest(
-                        registry=self._registry,
-                        seen_sha=self._watched,
-                        poll_interval=self._settings.poll_interval,
-                    ),
-                    start_to_close_timeout=conventions.WATCH_TIMEOUT,
-                    heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-                    retry_policy=conventions.BROKER_RETRY,
-                    summary=f"waiting for a commit after {stories.short(self._watched)}",
-                )
-            except ActivityError as error:
-                if is_cancelled_exception(error):
-                    raise asyncio.CancelledError from error
-                context = {"registry": self._registry, "error": failure_of(error).message}
-                workflow.logger.error("registry_watch_ended", extra={"context": context})
-                await workflow.sleep(self._settings.poll_interval)
+            await workflow.wait_condition(lambda: bool(self._ledger.state.steerings))
+            for steered in self._ledger.steerings():
+                rollout = workflow.get_external_workflow_handle(conventions.rollout_workflow_id(steered.deployment_id))
+                with suppress(FailureError):  # one that does not run has nothing to be told
+                    await rollout.signal("steer", steered.steering)
 
     async def _restart(self) -> None:
         while True:
-            await workflow.wait_condition(lambda: any(held.due for held in self._held))
-            await asyncio.gather(*(self._start_again(held) for held in self._held if held.due))
+            await workflow.wait_condition(lambda: any(held.due for held in self._ledger.state.held))
+            await asyncio.gather(*(self._start_again(held) for held in self._ledger.state.held if held.due))
 
     async def _start_again(self, held: HeldBack) -> None:
         try:
@@ -206,123 +236,111 @@ class FleetWorkflow:
         except ActivityError as error:
             context = {"commit_sha": held.sha, "error": failure_of(error).message}
             workflow.logger.error("commit_not_started_again", extra={"context": context})
-        self._held = started(self._held, held)
+        self._ledger.started_again(held)
 
     async def _answer(self, request: PlanRequest) -> None:
         waiting = self._waiting.pop(request.request_id)
-        self._planning = True
         try:
-            answer = self._recorded(request) or await self._plan(request)
+            answer = self._ledger.recorded(request) or await self._plan(request)
         except LongshoreError as error:
             waiting.set_exception(_refusal(error.failure, retriable=False))
         except ActivityError as error:
             failure = failure_of(error)
             waiting.set_exception(_refusal(failure, retriable=failure.kind.retriable))
         else:
-            self._answers[request.request_id] = answer
-            while len(self._answers) > conventions.ANSWERS_KEPT:
-                del self._answers[next(iter(self._answers))]
             waiting.set_result(answer)
-        finally:
-            self._planning = False
-            self._apply_settled()
+        self._tell_story()
+
+    async def _reconcile(self, cause: Cause) -> None:
+        """Plan the applied commit anew, and have it carried out where that has anything to do."""
+        since = self._ledger.state.causes_since
+        try:
+            answer = await self._plan(self._ledger.reconciliation(cause))
+        except (LongshoreError, ActivityError) as error:
+            failure = error.failure if isinstance(error, LongshoreError) else failure_of(error)
+            context = {"cause": cause.words, "code": failure.code, "error": failure.message}
+            workflow.logger.error("reconciliation_not_planned", extra={"context": context})
+        else:
+            if answer.plan is not None and answer.plan.moves:
+                # Of a suspicion an alarm of its own tells, once.
+                plan = answer.plan.model_copy(update={"suspects": ()})
+                await self._start(plan, cause, since)
+                self._reconciled = conventions.reconciliation_workflow_id(self._registry, plan.generation)
+        self._tell_story()
+
+    async def _start(self, plan: Plan, cause: Cause, since: datetime | None) -> None:
+        asked = Reconciliation(registry=self._registry, sha=plan.sha, plan=plan, cause=cause, since=since)
+        try:
+            await workflow.execute_activity_method(
+                ReconciliationActivities.start_reconciliation,
+                fitting(asked),
+                start_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT,
+                schedule_to_close_timeout=conventions.BROKER_PATIENCE,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=cause.words[:200],
+            )
+        except (LongshoreError, ActivityError) as error:  # what it was to do is found to have no rollout
+            context = {"cause": cause.words, "error": str(error)}
+            workflow.logger.error("reconciliation_not_started", extra={"context": context})
 
     async def _plan(self, request: PlanRequest) -> PlanAnswer:
-        await self._hear_new_devices(request.workers)
-        answer = await workflow.execute_activity_method(
-            FleetActivities.plan_commit,
-            fitting(
-                PlanningInput(
-                    request=request,
-                    applied_sha=self._applied,
-                    generation=self._generation,
-                    devices=self._devices,
-                    slots=self._slots,
-                    held=self._held,
-                    mass_unload_limit=self._settings.mass_unload_limit,
-                )
-            ),
-            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-            # The next commit waits for this one: the asker asks again, and lets others through meanwhile.
-            schedule_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-            retry_policy=conventions.BROKER_RETRY,
-            summary=f"plan {stories.short(request.sha)} on top of {stories.short(self._applied)}",
-        )
+        await hear_new_devices(self._ledger, request.workers, may_be_older=self._brain)
+        asked = self._ledger.ask(request, workflow.now())
+        try:
+            answer = await workflow.execute_activity_method(
+                FleetActivities.plan_commit,
+                fitting(asked),
+                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+                # The next commit waits for this one: the asker asks again, and lets others through meanwhile.
+                schedule_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+                retry_policy=conventions.BROKER_RETRY,
+                summary=f"plan {stories.short(request.sha)} on top of {stories.short(asked.applied_sha)}",
+            )
+            self._ledger.planned(answer, workflow.now())
+        except (LongshoreError, ActivityError):
+            self._ledger.given_up()
+            raise
         if answer.plan is not None:
-            self._slots = reserve(self._slots, answer.plan)
-            self._generation = answer.plan.generation
-            self._applied = answer.sha
-            self._held = after_plan(self._held, answer.held_descendants)
-            workflow.upsert_search_attributes([conventions.COMMIT.value_set(answer.sha)])
-        elif answer.outcome.code in VERBS:
-            self._held = hold(self._held, _held_back(answer, workflow.now()))
+            self._suspect(answer.plan)
+            if request.kind is RequestKind.COMMIT:
+                workflow.upsert_search_attributes([conventions.COMMIT.value_set(answer.sha)])
         return answer
 
-    async def _hear_new_devices(self, workers: tuple[str, ...]) -> None:
-        """Give devices that the ledger has never met a moment to say what they hold, once."""
-        new = [worker_id for worker_id in workers if worker_id not in self._devices]
-        with suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: all(worker_id in self._devices for worker_id in new),
-                timeout=self._settings.first_report_grace,
+    def _suspect(self, plan: Plan) -> None:
+        """Raise an alarm where a pool has fallen silent, once until it is back (FAULTS 85)."""
+        pools = tuple(one.pool for one in plan.suspects)
+        if news := tuple(one for one in plan.suspects if one.pool not in self._suspected):
+            self._alarms.append(plan.model_copy(update={"deployments": (), "adopted": (), "suspects": news}))
+        self._suspected = pools
+
+    async def _raise_alarms(self) -> None:
+        while True:
+            await workflow.wait_condition(lambda: bool(self._alarms))
+            plan = self._alarms.popleft()
+            words = "; ".join(
+                f"pool {one.pool}: {one.unhealthy} of {one.alive_before} devices are silent at once"
+                for one in plan.suspects
             )
-        for worker_id in new:
-            self._devices.setdefault(worker_id, DeviceRecord(worker_id=worker_id))
-
-    def _recorded(self, request: PlanRequest) -> PlanAnswer | None:
-        answer = self._answers.get(request.request_id)
-        if answer is None and request.sha == self._applied:
-            answer = self._applied_answer()
-        return answer and answer.model_copy(update={"request_id": request.request_id})
-
-    def _applied_answer(self) -> PlanAnswer | None:
-        planned = (a for a in reversed(self._answers.values()) if a.plan is not None and a.sha == self._applied)
-        return next(planned, None)
-
-    def _let_through(self, acceptance: Acceptance) -> Accepted | None:
-        """Return who accepted the applied commit, where that is what is asked for."""
-        applied = self._applied_answer()
-        for accepted in applied.accepted if applied else ():
-            if acceptance.sha and accepted.sha.startswith(acceptance.sha) and accepted.code == acceptance.code:
-                return accepted
-        return None
-
-    def _apply_settled(self) -> None:
-        for event in self._settled_meanwhile:
-            self._slots = settle(self._slots, event)
-        self._settled_meanwhile.clear()
-        self._tell_story()
+            context = {"code": "FLEET_SUSPECT", "error": words}
+            workflow.logger.error("fleet_suspect", extra={"context": context})
+            cause = Cause(kind=CauseKind.WORKER_FAILED, words=f"{words}; nothing is moved or evicted there")
+            await self._start(plan, cause, workflow.now())
 
     def _is_due_and_drained(self) -> bool:
         due = workflow.info().is_continue_as_new_suggested()
-        return due and not self._queue and workflow.all_handlers_finished()
+        return due and not self._queue and not self._alarms and workflow.all_handlers_finished()
 
     def _carried_over(self) -> FleetInput:
-        ledger = FleetInput(
-            registry=self._registry,
-            settings=self._settings,
-            applied_sha=self._applied,
-            generation=self._generation,
-            watched_sha=self._watched,
-            devices=self._devices,
-            slots=self._slots,
-            held=self._held,
-        )
-        room = MAX_PAYLOAD - len(ledger.model_dump_json())
-        return ledger.model_copy(update={"answers": _newest_within(tuple(self._answers.values()), room)})
+        return self._ledger.carried_over(MAX_PAYLOAD).model_copy(update={"suspected": self._suspected})
 
     def _tell_story(self) -> None:
-        waiting = len(self._queue) + self._planning
+        state, waiting = self._ledger.state, len(self._queue) + self._ledger.planning
         story = stories.fleet_story(
-            self._applied, self._generation, self._devices, self._slots, waiting, held=self._held
+            state.applied_sha, state.generation, state.devices, state.slots, waiting, held=state.held
         )
         workflow.set_current_details(story)
-
-
-def _held_back(answer: PlanAnswer, now: datetime) -> HeldBack:
-    code = answer.outcome.code or ""
-    return HeldBack(sha=answer.sha, code=code, reason=answer.reason, run_id=answer.request_id, since=now)
 
 
 def _refusal(failure: Failure, *, retriable: bool) -> ApplicationError:
@@ -332,14 +350,3 @@ def _refusal(failure: Failure, *, retriable: bool) -> ApplicationError:
         type=failure.code,
         non_retryable=not retriable,
     )
-
-
-def _newest_within(answers: tuple[PlanAnswer, ...], limit: int) -> tuple[PlanAnswer, ...]:
-    """Return the newest answers, oldest first, whose JSON together stays within `limit` bytes."""
-    kept: list[PlanAnswer] = []
-    for answer in reversed(answers):
-        limit -= len(answer.model_dump_json())
-        if limit < 0:
-            break
-        kept.append(answer)
-    return tuple(reversed(kept))

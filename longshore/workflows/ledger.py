@@ -23,6 +23,7 @@ from longshore.schemas.fleet import (
     FleetView,
     PlanAnswer,
     PlanningInput,
+    PlanOutcome,
     PlanRequest,
     RequestKind,
     SlotSettled,
@@ -46,6 +47,8 @@ from longshore.workflows import causes, decided, hearing, orders
 
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200
+
+_TOO_MUCH = PlanOutcome.MASS_UNLOAD_BLOCKED.code or ""
 
 # A rebuilt ledger counts on from what it has heard plus this: an absent device may have seen more, and a rollout that
 # waits for it may hold more.
@@ -195,6 +198,9 @@ class Ledger:
             self._become(decided.by_commit(self._state, answer, plan, asked.at))
         else:
             self._become(decided.by_reconciliation(self._state, plan, asked.at))
+            if answer.reason:  # what it has left undone waits for somebody's word, like a commit
+                left_undone = HeldBack(sha=answer.sha, code=_TOO_MUCH, reason=answer.reason, run_id="", since=now)
+                self._update(held=hold(self._state.held, left_undone))
         if commit:
             self._update(answers=(*self._state.answers, answer)[-ANSWERS_KEPT:])
         if plan is None:

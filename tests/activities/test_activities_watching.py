@@ -10,7 +10,7 @@ from temporalio.testing import ActivityEnvironment
 
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.planner import Planner
-from longshore.schemas.devices import DeviceFacts
+from longshore.schemas.devices import DeviceFacts, DeviceReport
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import WatchRequest
 from longshore.schemas.registries import RegistrySnapshot
@@ -39,6 +39,9 @@ class Registry:
         raise NotImplementedError
 
     async def snapshot(self, sha: str) -> RegistrySnapshot:
+        raise NotImplementedError
+
+    async def reports(self, workers: tuple[str, ...]) -> dict[str, DeviceReport]:
         raise NotImplementedError
 
     async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:

@@ -355,7 +355,7 @@ class World:
             reconciliations.start_reconciliation, reconciliations.watch_drift,
             reconciliations.hear_devices, reconciliations.last_applied,
             records.keep_records, records.record_reconciliation,
-            rollouts.start_rollouts, rollouts.resolve_spec,
+            rollouts.start_rollouts, rollouts.resolve_spec, rollouts.await_freed,
             telling.show_status, telling.notify,
         ]  # fmt: skip
 

@@ -149,7 +149,8 @@ async def test_a_new_run_knows_what_the_old_one_knew(short_lived: World) -> None
 
     await eventually(renewed, "the fleet continues as a new run")
     after = await short_lived.fleet()
-    assert after == before.model_copy(update={"devices": before.devices | {"worker-b": record}})
+    told = {"devices": before.devices | {"worker-b": record}, "version": before.version + 1}
+    assert after == before.model_copy(update=told)
     assert await short_lived.entities.ask_fleet(ask(sha)) == answer
 
 

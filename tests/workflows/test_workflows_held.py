@@ -66,7 +66,9 @@ async def serving(fleet_world: World) -> World:
 
 
 def unchanged(before: FleetView, after: FleetView) -> bool:
-    return before.model_copy(update={"held_back": ()}) == after.model_copy(update={"held_back": ()})
+    return before.model_copy(update={"held_back": (), "version": 0}) == after.model_copy(
+        update={"held_back": (), "version": 0}
+    )
 
 
 class TestMassUnload:
