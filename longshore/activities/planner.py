@@ -17,7 +17,7 @@ from longshore.schemas.slots import Slot
 
 MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
 
-_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT})
+_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT, CauseKind.OPERATOR})
 
 
 class Desired(Protocol):

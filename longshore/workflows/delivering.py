@@ -22,11 +22,20 @@ Answers = tuple[RolloutAnswer, ...]
 
 
 class Delivery:
-    def __init__(self, registry: str, sha: str, intervals: CommandIntervals, *, cause: str = "") -> None:
+    def __init__(
+        self,
+        registry: str,
+        sha: str,
+        intervals: CommandIntervals,
+        *,
+        cause: str = "",
+        also_to: tuple[str, ...] = (),
+    ) -> None:
         """Deliver what the commit `sha` wants. The workflow that runs here gets the answers, and hands them to `keep`.
 
-        `cause` says why, in words, where it is not a new commit.
+        `cause` says why, in words, where it is not a new commit. `also_to` are workflows that get the answers as well.
         """
+        self._also_to = also_to
         self.answers: dict[str, RolloutAnswer] = {}
         self._registry = registry
         self._sha = sha
@@ -79,6 +88,7 @@ class Delivery:
                 reply_to=workflow.info().workflow_id,
                 intervals=self._intervals,
                 cause=self._cause,
+                reply_also=self._also_to,
             )
             for deployment in plan.deployments
         )

@@ -13,6 +13,7 @@ from temporalio.exceptions import ActivityError
 from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.records import RecordActivities
 from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.plans import CauseKind
 from longshore.schemas.reconciliations import Reconciliation, ReconciliationRecord, ReconciliationResult
 from longshore.schemas.rollouts import RolloutAnswer
 from longshore.schemas.telling import aftermath, alarm
@@ -20,13 +21,23 @@ from longshore.workflows import conventions, stories
 from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
 from longshore.workflows.telling import Messenger
 
+_AFTER_LOSSES = frozenset({CauseKind.DRIFT, CauseKind.REBUILD})
+
 
 @workflow.defn(failure_exception_types=conventions.DEFECTS)
 class ReconciliationWorkflow:
     @workflow.init
     def __init__(self, asked: Reconciliation) -> None:
         self._asked = asked
-        self._delivery = Delivery(asked.registry, asked.sha, asked.intervals, cause=asked.cause.words)
+        # A rollout that an operator has terminated answers nobody, and the commit may be waiting for it still.
+        commit = conventions.commit_workflow_id(asked.registry, asked.sha)
+        self._delivery = Delivery(
+            asked.registry,
+            asked.sha,
+            asked.intervals,
+            cause=asked.cause.words,
+            also_to=(commit,) if asked.cause.kind in _AFTER_LOSSES else (),
+        )
         self._step = "Rolling out"
 
     @workflow.run

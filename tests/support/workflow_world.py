@@ -6,15 +6,16 @@ import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import AsyncActivityCancelledError, Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -251,15 +252,25 @@ class FakeDevice:
         self.status = DeviceStatus.HEALTHY
         self.models: dict[str, ModelReport] = {}
         self.silent = False
+        self.highest_generation = 0
+        self.beat_seconds: float | None = None
+        """None: it beats once for each presence."""
         self._client = client
         self._sequence = 0
         self._held: bytes | None = None
+
+    def moved_to(self, client: Client) -> FakeDevice:
+        """Return the same device, with what it runs, as it serves another server."""
+        moved = FakeDevice(client, self.worker_id)
+        moved.models, moved.highest_generation = self.models, self.highest_generation
+        return moved
 
     def door(self) -> DeviceActivities:
         return DeviceActivities(self, NoLease)
 
     async def execute(self, command: Any, _: Any) -> CommandResult:
         self.commands.append(command)
+        self.highest_generation = max(self.highest_generation, command.generation)
         if self.before is not None:
             await self.before(command)
         unload = isinstance(command, UnloadCommand)
@@ -293,6 +304,14 @@ class FakeDevice:
             await self.say_something()
         else:
             await self.beat()
+            if self.beat_seconds is not None:
+                self._beating = asyncio.create_task(self._beat_on(task_token, self.beat_seconds))
+
+    async def _beat_on(self, token: bytes, seconds: float) -> None:
+        with suppress(RPCError, AsyncActivityCancelledError):  # the server has given the presence up
+            while self._held == token and not self.silent:
+                await asyncio.sleep(seconds)
+                await self.beat()
 
     async def say_something(self) -> None:
         """Complete the presence that is held, if one is."""
@@ -317,6 +336,7 @@ class FakeDevice:
                 loaded_models=len(self.models),
             ),
             models=tuple(self.models.values()),
+            highest_generation=self.highest_generation,
         )  # fmt: skip
 
 
@@ -333,6 +353,9 @@ class World:
             **{
                 "poll_interval": timedelta(milliseconds=200),
                 "first_report_grace": timedelta(milliseconds=500),
+                "reconcile_pause": timedelta(milliseconds=50),
+                "doubt_grace": timedelta(seconds=1),
+                "rebuild_grace": timedelta(seconds=2),
                 **settings,
             },
         )
