@@ -45,6 +45,9 @@ from longshore.workflows.rollouts import RolloutWorkflow
 
 log = structlog.get_logger()
 
+# How the server says that the run ended before it had answered: the next one may be asked.
+_RUN_ENDED = "AcceptedUpdateCompletedWorkflow"
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -111,7 +114,7 @@ class Entities:
                 FleetWorkflow.plan, request, start_workflow_operation=start
             )
         except WorkflowUpdateFailedError as error:
-            if isinstance(error.cause, ApplicationError):
+            if isinstance(error.cause, ApplicationError) and error.cause.type != _RUN_ENDED:
                 raise error.cause from error  # the code and whether to try again stand in it
             raise
 

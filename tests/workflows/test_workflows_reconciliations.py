@@ -261,6 +261,27 @@ class TestLosses:
         assert result.outcome is CommitOutcome.APPLIED
         assert [kind for _, _, kind in commands(serving)].count("Reload") == 2
 
+    async def test_a_commit_that_was_asking_a_terminated_fleet_asks_the_next_one(
+        self, serving: World, tmp_path: Path
+    ) -> None:
+        """An accepted commit is not lost: neither with its question, nor behind what was applied before."""
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        make_plan = serving.planner.plan
+
+        async def slowly(asked_for: PlanningInput) -> Plan:
+            asked.set()
+            await go_on.wait()
+            return await make_plan(asked_for)
+
+        serving.planner.plan = slowly  # type: ignore[method-assign]
+        newer = registry(WORKERS, Wanted("ten", version="1.1.0", replicas=2))
+        commit = await serving.commit(serving.registry.push(newer))
+        await asked.wait()
+        await fleet(serving).terminate("by mistake")
+        go_on.set()
+        await Keeper(serving.entities, tmp_path).look()
+        assert (await asyncio.wait_for(commit.result(), 30)).outcome is CommitOutcome.APPLIED
+
     async def test_a_commit_that_is_held_back_is_not_applied_by_a_new_fleet(
         self, serving: World, tmp_path: Path
     ) -> None:
