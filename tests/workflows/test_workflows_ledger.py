@@ -216,6 +216,26 @@ def test_a_doubt_is_gone_when_something_explains_it():
     assert (book.state.doubts, book.due(seconds(90))) == ((), (None, None))
 
 
+def test_what_a_device_said_before_its_command_ended_is_a_doubt_at_most():
+    """It had failed and tried again by itself; the rollout tells that it serves, and its next report is on the way."""
+    book = ledger(slot(LOADING))
+    book.heard(told(FAILED, digest="", code="STORAGE_UNAVAILABLE"), NOW)
+    book.settled(settled(READY, digest=DIGEST), seconds(1))
+    assert (standing(book).state, book.due(seconds(1))) == (READY, (None, seconds(11)))
+    book.due(seconds(11))
+    assert standing(book).state is FAILED
+
+
+def test_a_command_that_was_never_begun_has_not_failed():
+    """An operator has aborted the rollout: the slot is as it was, and waits for no retry."""
+    book = ledger(slot(UNLOADING, before=READY))
+    book.settled(settled(READY, digest=DIGEST, code="ABORTED", begun=False), NOW)
+    assert (standing(book).state, standing(book).failures, book.due(seconds(60))) == (READY, 0, (None, None))
+    book = ledger(slot(RELOADING))
+    book.settled(settled(READY, digest=OLD, code="ABORTED", begun=False), NOW)
+    assert (standing(book).digest, standing(book).failures, book.due(seconds(60))) == (OLD, 0, (None, None))
+
+
 def test_a_doubt_that_is_told_again_does_not_begin_anew():
     """A chatty device would never be believed."""
     book = ledger(slot())
@@ -305,6 +325,7 @@ def test_a_failure_that_may_pass_is_planned_when_it_is_tried_again():
     book = ledger(slot(LOADING))
     book.settled(settled(FAILED, code="STORAGE_UNAVAILABLE"), NOW)
     assert book.due(seconds(1)) == (None, seconds(30))
+    assert book.due(seconds(30)) == (None, seconds(31))
     again = PlannedCommand(action=Action.LOAD, worker_id="w", reason="tried again")
     assert reconciled(book, seconds(31), deployment(again)).kind is CauseKind.MODEL_FAILED
     book.settled(settled(FAILED, generation=6, code="STORAGE_UNAVAILABLE"), seconds(40))
@@ -313,6 +334,14 @@ def test_a_failure_that_may_pass_is_planned_when_it_is_tried_again():
     book.settled(settled(FAILED, code="RUNNER_OOM"), NOW)
     assert reconciled(book, NOW + PAUSE).kind is CauseKind.MODEL_FAILED
     assert book.due(seconds(1000)) == (None, None)
+
+
+def test_nothing_is_tried_again_where_others_have_taken_over():
+    """Nor on a device that has failed itself: its return is news of its own."""
+    failed = {"code": "STORAGE_UNAVAILABLE", "failures": 1, "failed_at": NOW}
+    silent = {"w": told(health=Health.FAILED)}
+    for book in (ledger(slot(FAILED, replaced=True, **failed)), ledger(slot(FAILED, **failed), devices=silent)):
+        assert book.due(seconds(60)) == (None, None)
 
 
 def test_a_failure_is_counted_once():
@@ -551,11 +580,12 @@ def test_a_lost_ledger_counts_on_from_what_was_seen():
     """The devices' highest generation, git's, and then a leap: absent devices may have seen more."""
     book = Ledger(FleetInput(registry="r"))
     assert book.unheard(("w", "x")) == ("w", "x")
-    records = [told(READY, 40, seen=41), told(worker_id="x", seen=7)]
+    records = [told(READY, 40, seen=41), told(worker_id="x", seen=7, health=Health.FAILED)]
     book.rebuilt(records, LastApplied(sha=SHA, generation=39), NOW)
     assert (book.state.applied_sha, book.state.generation, book.state.rebuilt) == (SHA, 41 + REBUILD_LEAP, True)
     cause = reconciled(book, NOW + PAUSE)
     assert (cause.kind, book.plan.goals["m"].replicas) == (CauseKind.REBUILD, 1)
+    assert book.state.failures == {}  # when x had failed is not known
 
 
 def test_a_new_fleet_is_no_lost_one():
