@@ -205,6 +205,8 @@ class FleetInput(Message):
     doubts: tuple[Doubt, ...] = ()
     orphaned: tuple[str, ...] = ()
     """Deployments with slots under way that no running rollout sees to, until the next plan."""
+    gone: dict[str, dict[str, int]] = {}
+    """Worker id → deployment id → generation: unloaded, while the device's records may still tell of it."""
     broken: dict[str, Broken] = {}
     """By deployment id; enough devices make it a quarantine."""
     steerings: tuple[Steered, ...] = ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from longshore.schemas.devices import DeviceRecord, Health
-from longshore.schemas.drift import Word, absorb, remembering, seen
+from longshore.schemas.devices import DeviceRecord, Health, slot_text
+from longshore.schemas.drift import ROLLED_BACK, Word, absorb, remembering, seen
 from longshore.schemas.failures import FAILURES, Category
 from longshore.schemas.fleet import Broken, Doubt, FleetInput, SlotSettled, Steered
 from longshore.schemas.ledger import FAILURES_KEPT, IN_FLIGHT, Key, key_of, retry_at, settle, settle_anyway
@@ -28,6 +28,7 @@ def heard(state: FleetInput, record: DeviceRecord, now: datetime) -> FleetInput:
     known = state.devices.get(name)
     before = known or DeviceRecord(worker_id=name)
     record = remembering(before, record, state.slots)
+    state, record = _without_gone(state, record)
     failures = state.failures
     # When a device had failed of which the ledger hears for the first time, it does not know.
     if known is not None and record.health is Health.FAILED and before.health is not Health.FAILED:
@@ -62,7 +63,32 @@ def settled(state: FleetInput, event: SlotSettled, now: datetime) -> FleetInput:
     record = state.devices.get(event.worker_id)
     if record is None:
         return state
+    if _slot(state, key_of(before)) is None:
+        gone = {**state.gone.get(event.worker_id, {}), event.deployment_id: event.generation}
+        state, record = _without_gone(state.model_copy(update={"gone": {**state.gone, event.worker_id: gone}}), record)
+        state = state.model_copy(update={"devices": {**state.devices, event.worker_id: record}})
     return _listened(state, event.worker_id, absorb(state.slots, record).words, now, fresh=False)
+
+
+def _without_gone(state: FleetInput, record: DeviceRecord) -> tuple[FleetInput, DeviceRecord]:
+    """Leave out what was unloaded and is told of still: the UNLOAD's end is newer than this record.
+
+    What is gone is forgotten once a record that has seen the UNLOAD tells nothing of it.
+    """
+    gone = state.gone.get(record.worker_id)
+    if not gone:
+        return state, record
+    stale = {
+        name
+        for name, generation in gone.items()
+        if (told := slot_text(record, name)) is not None and told.generation <= generation
+        if ROLLED_BACK not in record.flags
+    }
+    left = {name: generation for name, generation in gone.items() if name in stale or seen(record) < generation}
+    others = {name: one for name, one in state.gone.items() if name != record.worker_id}
+    state = state.model_copy(update={"gone": {**others, record.worker_id: left} if left else others})
+    slots = {name: text for name, text in record.slots.items() if name not in stale}
+    return state, record.model_copy(update={"slots": slots}) if stale else record
 
 
 def resolved(state: FleetInput, now: datetime) -> FleetInput:

@@ -267,6 +267,25 @@ def test_what_the_ledger_does_not_know_is_drift_once():
     assert book.due(seconds(60)) == (None, None)
 
 
+def test_what_was_unloaded_is_gone_though_an_older_record_still_tells_of_it():
+    """Its end and the device's next record come in no order: adopted, it would count as a replica that is not there."""
+    book = ledger(slot(UNLOADING, generation=6), devices={"w": told(READY, seen=6)})
+    book.settled(settled(IDLE, generation=6), NOW)
+    book.heard(told(UNLOADING, 6, seen=6), seconds(1))
+    assert (book.state.devices["w"].slots, book.due(seconds(60))) == ({}, (None, None))
+    book.heard(told(seen=6), seconds(2))
+    book.heard(told(READY, 6, seen=6), seconds(3))
+    assert "m" in book.state.devices["w"].slots, "it is there again: what was gone has been forgotten"
+
+
+def test_what_was_unloaded_and_comes_back_with_an_older_state_is_told():
+    """A device that was restored from a backup does hold it."""
+    book = ledger(slot(UNLOADING, generation=6), devices={"w": told(READY, seen=6)})
+    book.settled(settled(IDLE, generation=6), NOW)
+    book.heard(told(READY, seen=5, flags=(ROLLED_BACK,)), seconds(1))
+    assert "m" in book.state.devices["w"].slots
+
+
 def test_signs_of_drift_are_planned_together():
     """The first one waits a moment for more; a commit's plan mends them as well."""
     book = ledger(slot(), slot(worker_id="x"))
