@@ -115,7 +115,11 @@ def settle_anyway(slots: tuple[Slot, ...], event: SlotSettled, now: datetime | N
     key = (event.deployment_id, event.worker_id)
     ledger = {key_of(slot): slot for slot in slots}
     if event.state is ModelState.IDLE:
-        del ledger[key]
+        slot = ledger.pop(key)
+        if not event.begun and slot.previous_demand is not None:
+            # What was to be unloaded before the LOAD may be there still; its UNLOAD has no rollout any more.
+            going = {"state": ModelState.UNLOADING, "demand": slot.previous_demand, "previous_demand": None}
+            ledger[key] = slot.model_copy(update={**going, "instead_of": ()})
     else:
         ledger[key] = _settled(ledger[key], event, now)
     return _ordered(ledger)

@@ -116,6 +116,16 @@ def test_unload_remembers_what_it_takes_away():
         assert [(slot.state, slot.before) for slot in slots] == [(ModelState.UNLOADING, ModelState.READY)]
 
 
+def test_a_load_that_was_never_begun_frees_nothing_that_may_be_there():
+    """What was being unloaded when it was planned may still hold its memory."""
+    slots = answered((), pushed((), Wanted("m", memory="6Gi")))
+    slots = reserve(slots, pushed(slots, Wanted("m", enabled=False)))
+    slots = reserve(slots, pushed(slots, Wanted("m", "1.1.0", memory="2Gi")))
+    (there,) = settled(slots, ModelState.IDLE, begun=False)
+    assert (there.state, there.reserved.memory) == (ModelState.UNLOADING, parse_memory("6Gi"))
+    assert settled(reserve((), pushed((), Wanted("m"))), ModelState.IDLE, begun=False) == ()
+
+
 def test_lost_slots_are_marked_and_failures_are_counted_per_commit():
     """A plan's word on devices that have failed stays; a commit is a retry, a reconciliation is not."""
     slots = answered((), pushed((), Wanted("m")), {"worker-a": "RUNNER_OOM"})
