@@ -122,7 +122,7 @@ def victims(standing: Standing, surplus: int, fleet: Fleet) -> tuple[Slot, ...]:
         busy = (-usage.utilisation, usage.models, -slot.generation)
         return (not failed, not slot.replaced, not loading, not shunned, *busy, worker_id)
 
-    return tuple(sorted(standing.kept, key=order)[: max(0, surplus)])
+    return tuple(sorted(standing.kept, key=order)[:surplus]) if surplus > 0 else ()
 
 
 def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict[str, str]) -> None:
