@@ -135,9 +135,12 @@ def answer(slots, slot, code):
 
 
 def some_forgotten(slots, chance: random.Random):
-    """Return the slots of a ledger that has lost some, and those as reports tell of them."""
-    found = tuple(s for s in slots if s.state is ModelState.READY and chance.random() < 0.1)
-    return tuple(s for s in slots if s not in found), found
+    """Return the slots of a ledger that has lost some, and those as reports tell of them: without what was before."""
+    lost = tuple(slot for slot in slots if chance.random() < 0.1)
+    blank = {"previous_version": None, "previous_digest": None, "previous_demand": None, "before": None}
+    blank |= {"instead_of": (), "recreate": False, "replaced": False, "failures": 0, "failed_at": None}
+    found = tuple(slot.model_copy(update=blank | {"demand": slot.reserved}) for slot in lost)
+    return tuple(slot for slot in slots if slot not in lost), found
 
 
 def live(slot, records):
