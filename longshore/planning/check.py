@@ -79,9 +79,10 @@ def _right_device(
     if worker_id not in desired.workers:
         yield f"{name}: {command.action} on {worker_id}, which git does not configure"
     elif command.action is not Action.UNLOAD:
-        if worker_id not in fleet.matching(desired.manifests[name]):
-            yield f"{name}: {command.action} on {worker_id}, which the selector does not match"
         slot = slots.get(worker_id)
+        under_way = slot is not None and slot.state in IN_FLIGHT
+        if worker_id not in fleet.matching(desired.manifests[name]) and not under_way:
+            yield f"{name}: {command.action} on {worker_id}, which the selector does not match"
         if slot is not None and slot.digest == deployment.digest and slot.state is not ModelState.UNLOADING:
             return  # carried on, or tried again where it is: nothing new lands there
         if not fleet.supports(worker_id, desired.specs[name].card.schemaVersion):
@@ -126,7 +127,7 @@ def _replicas(deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet) 
     loaded = {c.worker_id for c in deployment.commands if c.action is not Action.UNLOAD}
     gone |= {w for w, slot in slots.items() if slot.replaced and _counted_out(slot, fleet)} - loaded
     kept = {w for w, slot in slots.items() if slot.state is not ModelState.UNLOADING and w not in gone}
-    after = len(kept | loaded)
+    after = len(kept | (loaded - {d.worker_id for d in deployment.deferred if d.action is Action.UNLOAD}))
     if after > deployment.replicas:
         yield f"{name}: {after} replicas where {deployment.replicas} are wanted"
     later = {d.worker_id for d in deployment.deferred}

@@ -165,3 +165,19 @@ def test_reconciliation_stops_at_its_limit_of_commands():
     limits = PlanLimits(commands=2)
     assert replanned(reconciling(limits=limits), *wanted)[1].keys() == {"high"}
     assert replanned(observed().model_copy(update={"limits": limits}), *wanted)[1].keys() == {"high", "low"}
+
+
+@pytest.mark.parametrize("moved", ["selector", "drain"])
+def test_a_reload_under_way_where_nothing_may_stay_is_carried_on_until_it_is_replaced(moved):
+    """The rollout that saw to it is superseded by the plan that moves it: nobody else would hear how it ends."""
+    fleet = [worker("worker-a", zone="x", memory="6Gi"), worker("worker-b", zone="y", memory="6Gi")]
+    here = {"zone": "x"} if moved == "selector" else {}
+    slots = answered((), make_plan(observed(), registry(fleet, Wanted("m", selector={"zone": "x"}))))
+    newer = Wanted("m", version="1.1.0", selector=here)
+    under_way = reserve(slots, make_plan(observed(slots, generation=1), registry(fleet, newer)))
+    cordons = {"worker-a": Cordon(worker_id="worker-a", kind="drain")} if moved == "drain" else {}
+    there = Wanted("m", version="1.1.0", selector={"zone": "y"} if moved == "selector" else {})
+    asked = reconciling(under_way, cordons=cordons)
+    _, plans = replanned(asked, there, workers=fleet)
+    assert commands(plans["m"]) == [(Action.RELOAD, "worker-a"), (Action.LOAD, "worker-b")]
+    assert [(later.action, later.worker_id) for later in plans["m"].deferred] == [(Action.UNLOAD, "worker-a")]
