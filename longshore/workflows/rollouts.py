@@ -51,6 +51,7 @@ class RolloutWorkflow:
         self._inbox: list[RolloutTarget] = []
         self._targets = Targets(start)
         self._helm = Helm()
+        self._turns: Turns | None = None
         self._asked: list[workflow.ActivityHandle[Any]] = []
         self._letters: list[asyncio.Task[None]] = []
         self._progress: dict[str, str] = {}
@@ -146,7 +147,7 @@ class RolloutWorkflow:
         self._tell_story(target)
         # Beside the commands: an UNLOAD needs no spec, and does not wait for a git host that is away.
         spec = asyncio.create_task(self._resolve_spec(target))
-        turns = Turns(target, self._helm)
+        self._turns = turns = Turns(target, self._helm, self._turns)
         windows: list[list[asyncio.Task[list[SlotResult]]]] = []
         try:
             for first in range(0, len(commands), conventions.FAN_OUT_WINDOW):

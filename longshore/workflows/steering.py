@@ -58,10 +58,12 @@ class Helm:
 class Turns:
     """Who of one target's commands may begin: at most `max_unavailable` recreate at once, none after one has failed."""
 
-    def __init__(self, target: RolloutTarget, helm: Helm) -> None:
+    def __init__(self, target: RolloutTarget, helm: Helm, before: Turns | None = None) -> None:
+        """`before`: of the target that this one overtakes. What it was recreating comes first: it may be down."""
         self._target = target
         self._helm = helm
-        self._recreating: set[str] = set()
+        recreated = {command.worker_id for command in target.plan.commands if command.recreate}
+        self.recreating: set[str] = before.recreating & recreated if before is not None else set()
         self._failed: SlotResult | None = None
 
     def barred(self, planned: PlannedCommand) -> Barred | None:
@@ -77,15 +79,15 @@ class Turns:
         """Tell whether a command may begin now."""
         if self._helm.paused(self._target):
             return False
-        others = self._recreating - {planned.worker_id}
+        others = self.recreating - {planned.worker_id}
         return not planned.recreate or len(others) < self._target.plan.max_unavailable
 
     def begin(self, planned: PlannedCommand) -> None:
         if planned.recreate:
-            self._recreating.add(planned.worker_id)
+            self.recreating.add(planned.worker_id)
 
     def end(self, planned: PlannedCommand, result: SlotResult) -> None:
         if planned.recreate:
-            self._recreating.discard(planned.worker_id)
+            self.recreating.discard(planned.worker_id)
             if self._failed is None and result.failure is not None and result.failure.code not in OVERTAKEN:
                 self._failed = result

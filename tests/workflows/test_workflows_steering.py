@@ -249,6 +249,20 @@ def test_as_many_are_recreated_at_once_as_the_plan_allows() -> None:
     assert "worker-b has failed with RUNNER_OOM" in barred.failure.message
 
 
+def test_what_an_overtaken_target_was_recreating_comes_first() -> None:
+    """It may be down: a newer target finishes that before it takes anything else down."""
+    wanted = recreating()
+    first, second = wanted.plan.commands
+    before = Turns(wanted, Helm())
+    before.begin(second)
+    turns = Turns(wanted, Helm(), before)
+    assert (turns.free(first), turns.free(second)) == (False, True)
+    turns.end(second, SlotResult(worker_id=second.worker_id, action=second.action))
+    assert turns.free(first)
+    elsewhere = wanted.plan.model_copy(update={"commands": (first,)})
+    assert Turns(wanted.model_copy(update={"plan": elsewhere}), Helm(), before).free(first)
+
+
 def test_words_to_a_rollout() -> None:
     """They change something once, are for one target only, and an abort is not taken back."""
     helm, first, second = Helm(), target(1), target(2)
