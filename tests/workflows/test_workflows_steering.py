@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from rollout_stage import Stage, making_room, target
+from temporalio import activity
+from temporalio.worker import Worker
 from workflow_world import REGISTRY, eventually
 
 from longshore.activities import rollouts
 from longshore.activities.devices import CommandFailed
-from longshore.schemas.commands import Action
+from longshore.schemas.commands import Action, CommandResult, LoadCommand
 from longshore.schemas.failures import Failure, LongshoreError
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import PlannedCommand
@@ -116,6 +119,8 @@ async def test_a_paused_rollout_begins_nothing(stage: Stage, step: str) -> None:
     once = Once(stage, step)
     await stage.set(making_room())
     await once.reached.wait()
+    if step == "look":
+        await stage.commanded("worker-a")
     for _ in range(2):  # said twice, it is the same
         await stage.steer("pause")
     once.go_on.set()
@@ -167,6 +172,8 @@ async def test_an_aborted_rollout_gives_back_what_it_has_not_begun(stage: Stage,
     once = Once(stage, step)
     await stage.set(making_room())
     await once.reached.wait()
+    if step == "look":
+        await stage.commanded("worker-a")
     await stage.steer("abort", generation=7)  # another target is meant
     for _ in range(2):
         await stage.steer("abort", generation=1)
@@ -178,6 +185,38 @@ async def test_an_aborted_rollout_gives_back_what_it_has_not_begun(stage: Stage,
     assert await stage.failures(1) == dict.fromkeys(given_back, "ABORTED")
     assert {worker for worker, state, _, _ in await stage.told_fleet() if state == "idle"} == given_back
     assert await begun(stage) == {worker: worker not in given_back for worker in ("worker-a", "worker-b")}
+
+
+async def test_what_a_device_has_begun_outlives_an_abort(stage: Stage) -> None:
+    """The device falls silent in the middle of its command: that is asked for again until it has ended."""
+    beaten, awake = asyncio.Event(), asyncio.Event()
+
+    @activity.defn
+    async def load_model(command: LoadCommand) -> CommandResult:
+        activity.heartbeat("half of it")
+        beaten.set()
+        await awake.wait()
+        state = {"state": ModelState.READY, "version": "1.0.0", "digest": "digest-1.0.0"}
+        return CommandResult.model_validate(command.model_dump() | state)
+
+    queue = conventions.device_queue("worker-z")
+    device = Worker(stage.world.client, task_queue=queue, activities=[load_model], max_concurrent_activities=1)
+    await stage.world.run_worker(device)
+    wanted = target(1, workers="z")
+    quick = wanted.intervals.model_copy(update={"heartbeat_timeout": timedelta(seconds=1)})
+    await stage.set(wanted.model_copy(update={"intervals": quick}))
+    await beaten.wait()
+    await stage.steer("abort")
+
+    async def issued_again() -> bool:
+        events = (await stage.handle.fetch_history()).events
+        names = [e.activity_task_scheduled_event_attributes.activity_type.name for e in events]
+        return names.count("load_model") > 1
+
+    await eventually(issued_again, "the command is issued again")
+    awake.set()
+    await stage.ended()
+    assert await stage.answers(1) == [RolloutOutcome.DONE]
 
 
 @pytest.mark.parametrize("action", [Action.RELOAD, Action.UNLOAD])
