@@ -34,6 +34,7 @@ from longshore.schemas.telling import intentions
 NOW = datetime(2025, 10, 28, 10, 45, tzinfo=UTC)
 GIB = 1024**3
 APPLIED = LastApplied(sha="c" * 40, generation=42)
+SECRET = "hunter2-and-more"
 COMMIT = CommitInfo("c" * 40, "Olga Ops <olga@acme.com>", "Deploy fraud", NOW)
 
 
@@ -108,6 +109,26 @@ def test_a_failed_reload_shows_beside_what_still_serves():
     ).decode()
     assert "status: ready" in text
     assert "last_reload_error: 'RUNNER_OOM: Out of memory during model loading'" in text
+
+
+@pytest.mark.parametrize("message", ["a: b", "two\nlines: 'x'\n# three", "request_count: 3", "- 1", "ü\t\\", ""])
+def test_whatever_a_device_says_the_state_reads_back(message):
+    """The entries of the workers are written one by one, and are one document."""
+    said = FAILED.model_copy(update={"error": OUT_OF_MEMORY.model_copy(update={"message": message})})
+    document = parse(render_state(FleetState([device("worker-a", said), device("worker-b", READY)], APPLIED), NOW), {})
+    assert document.faults == []
+    assert [worker["worker_id"] for worker in document.value["workers"]] == ["worker-a", "worker-b"]
+    assert document.value["workers"][0]["models"][0]["error"] == message
+    assert parse(render_state(FleetState([]), NOW), {}).value == {"workers": []}
+
+
+@pytest.mark.parametrize("model", [FAILED, READY])
+def test_a_secret_in_a_devices_report_does_not_reach_the_state(model):
+    """What is pushed is there for everyone who may read the registry, and for good."""
+    leaky = OUT_OF_MEMORY.model_copy(update={"message": f"GET https://olga:{SECRET}@store/x: password={SECRET}"})
+    text = render_state(FleetState([device("worker-a", model.model_copy(update={"error": leaky}))]), NOW)
+    assert b"store/x" in text
+    assert b"hunter2" not in text
 
 
 def test_only_a_material_change_is_written():
@@ -285,9 +306,6 @@ def test_a_huge_traceback_keeps_its_end():
     (file,) = error_files(result, COMMIT, None, {}, NOW)
     assert len(file.content) < 64 * 1024
     assert b"MemoryError" in file.content
-
-
-SECRET = "hunter2-and-more"
 
 
 def slot_failure(**changes: str) -> CommitResult:

@@ -99,7 +99,8 @@ class RegistryWriter:
         files = {error.path: error.content for error in errors if not error.is_among(paths)}
         current = await self._git.read(self._url, head, [STATE_FILE, PINS_FILE])
         if fleet is not None:
-            files |= state_files(await fleet(), now, current.get(STATE_FILE), paths)
+            # Of thousands of models it takes seconds, which the broker's other work does not wait for.
+            files |= await asyncio.to_thread(state_files, await fleet(), now, current.get(STATE_FILE), paths)
         files |= _pins_file(current.get(PINS_FILE), tags, now)
         if not files:
             return None
