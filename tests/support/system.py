@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -132,7 +133,9 @@ class System:
         self.data_ports: dict[str, int] = {}
         (self.root / "artifacts").mkdir()
         self._serving = artifact_server(self.root / "artifacts")
-        self.model = ModelRepository(self.root, self.root / "artifacts", self._serving.__enter__())
+        artifacts_url = self._serving.__enter__()
+        self.artifacts_port = urlsplit(artifacts_url).port or 0
+        self.model = ModelRepository(self.root, self.root / "artifacts", artifacts_url)
         self._client: Client | None = None
 
     @property
@@ -163,24 +166,44 @@ class System:
             *(f"--search-attribute={key.name}=Keyword" for key in conventions.SEARCH_ATTRIBUTES),
         )  # fmt: skip
 
-    def start_broker(self) -> Process:
+    def start_broker(self, *more: str) -> Process:
         return self.process(
             "broker", sys.executable, "-m", "longshore", "broker", "--registry", self.registry.url,
             "--temporal", self.address, "--state-dir", str(self.root / "broker"),
             "--webhook-port", str(self.webhook_port), "--poll-interval", "1s",
-            "--repository-schemes", "file",
+            "--repository-schemes", "file", *more,
         )  # fmt: skip
 
-    def start_worker(self, worker_id: str, **capacity: Any) -> Process:
+    def start_worker(self, worker_id: str, *more: str, prefix: tuple[str, ...] = (), **capacity: Any) -> Process:
+        """`more` flags overrule ours; `prefix` begins the command line."""
         port = self.data_ports.setdefault(worker_id, free_port())
         config = self.registry.clone / "workers" / f"{worker_id}.yaml"
         if not config.exists():
             self.registry.worker(worker_id, **capacity)
         return self.process(
-            worker_id, sys.executable, "-m", "longshore", "worker-host", "--config", str(config),
+            worker_id, *prefix, sys.executable, "-m", "longshore", "worker-host", "--config", str(config),
             "--temporal", self.address, "--state-dir", str(self.root / worker_id), "--listen", f"127.0.0.1:{port}",
-            "--backoff-base", "1s",
+            "--backoff-base", "1s", *more,
         )  # fmt: skip
+
+    def device_processes(self, worker_id: str) -> list[psutil.Process]:
+        """The daemon of a worker, its Envoy and its runners."""
+        folder = str(self.root / worker_id)
+        return [process for process in self.descendants() if any(folder in part for part in process.info["cmdline"])]
+
+    def power_off(self, worker_id: str) -> None:
+        """kill -9 all of a device at once. The daemon goes first: it would start the others again."""
+        self.processes[worker_id].kill()
+        for process in self.device_processes(worker_id):
+            process.kill()
+
+    def freeze(self, worker_id: str) -> None:
+        for process in self.device_processes(worker_id):
+            process.suspend()
+
+    def thaw(self, worker_id: str) -> None:
+        for process in self.device_processes(worker_id):
+            process.resume()
 
     def restart(self, name: str) -> None:
         self.processes[name].start()
