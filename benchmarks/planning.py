@@ -1,7 +1,8 @@
 """How long planning takes, and how large its plans are: `python3 dev.py bench planning`.
 
 Deployments by replicas on a fleet of workers, four regions, three model sizes: the first plan (everything is new),
-an update of every deployment, and a commit that changes one.
+an update of every deployment, a commit that changes one, a device that fails, and a newcomer that takes whole devices.
+How the cost grows is told by the microseconds for each replica of the fleet.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from longshore.planning.check import check
 from longshore.planning.plan import make_plan
 from longshore.schemas.cards import Artifacts, Code, Interface, Metadata, ModelCard, Processing, Resources, Runtime
 from longshore.schemas.deployments import DeploymentConfig, DeploymentManifest, DeploymentSpec, ModelCardRef
+from longshore.schemas.devices import DeviceRecord, Health
 from longshore.schemas.fleet import PlanningInput, PlanRequest, SlotSettled
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
@@ -100,12 +102,28 @@ def all_ready(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     )
 
 
-def timed(what: str, slots: tuple[Slot, ...], desired: RegistrySnapshot) -> Plan:
+def with_newcomer(desired: RegistrySnapshot, replicas: int) -> RegistrySnapshot:
+    """Add a deployment of the highest priority that needs all the memory of a worker: whatever runs there must go."""
+    name, manifest = next(iter(desired.manifests.items()))
+    config = manifest.deployment_config.model_copy(update={"priority": 100, "replicas": replicas})
+    spec = desired.specs[name].model_copy(
+        update={"deployment_id": "newcomer", "priority": 100, "card": card("1.0.0", Resources(cpu=1, memory="64Gi"))}
+    )
+    newcomer = manifest.model_copy(update={"id": "newcomer", "deployment_config": config})
+    return desired.model_copy(
+        update={
+            "manifests": {**desired.manifests, "newcomer": newcomer},
+            "specs": {**desired.specs, "newcomer": spec},
+        }
+    )
+
+
+def timed(what: str, slots: tuple[Slot, ...], desired: RegistrySnapshot, *devices: DeviceRecord) -> Plan:
     observed = PlanningInput(
         request=PlanRequest(request_id="1", registry="benchmark", sha=desired.sha),
         applied_sha=None,
         generation=max((slot.generation for slot in slots), default=0),
-        devices={},
+        devices={device.worker_id: device for device in devices},
         slots=slots,
     )
     start = time.perf_counter()
@@ -114,7 +132,11 @@ def timed(what: str, slots: tuple[Slot, ...], desired: RegistrySnapshot) -> Plan
     broken = check(plan, observed, desired)
     commands = sum(len(deployment.commands) for deployment in plan.deployments)
     size = len(plan.model_dump_json()) / 1024
-    print(f"  {what:<18} {seconds * 1000:9.1f} ms  {commands:6} commands  {size:8.0f} KiB  {len(broken)} broken rules")
+    replicas = sum(manifest.wanted_replicas for manifest in desired.manifests.values())
+    print(
+        f"  {what:<18} {seconds * 1000:9.1f} ms  {seconds * 1e6 / replicas:6.1f} µs/replica  {commands:6} commands"
+        f"  {size:8.0f} KiB  {len(broken)} broken rules"
+    )
     return plan
 
 
@@ -127,6 +149,9 @@ def main() -> None:
         timed("all updated", slots, snapshot(fleet, deployments, replicas, ["1.1.0"]))
         one = ["1.1.0", *["1.0.0"] * (deployments - 1)]
         timed("one updated", slots, snapshot(fleet, deployments, replicas, one))
+        failed = next(iter(fleet))
+        timed("a device fails", slots, first, DeviceRecord(worker_id=failed, health=Health.FAILED))
+        timed("a newcomer evicts", slots, with_newcomer(first, replicas))
 
 
 if __name__ == "__main__":
