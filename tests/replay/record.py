@@ -28,6 +28,8 @@ from longshore.schemas.failures import Failure  # noqa: E402 (after the path abo
 from longshore.schemas.held import Acceptance  # noqa: E402 (after the path above)
 from longshore.schemas.issues import Audience, Issue  # noqa: E402 (after the path above)
 from longshore.schemas.lifecycle import ModelState  # noqa: E402 (after the path above)
+from longshore.schemas.orders import Order  # noqa: E402 (after the path above)
+from longshore.schemas.plans import CauseKind  # noqa: E402 (after the path above)
 from longshore.workflows import conventions  # noqa: E402 (after the path above)
 
 WORKERS = tuple(worker(f"worker-{letter}") for letter in "ab")
@@ -221,6 +223,71 @@ async def _heir(stage: Stage) -> None:
 
     stage.at = take_over
     await stage.set(target(1))
+
+
+async def record_brain() -> None:
+    """A fleet whose device fails and comes back, that takes orders, and is made anew after it was terminated."""
+    workers = tuple(worker(f"worker-{letter}") for letter in "abcd")
+    async with real_server() as client, world(client, **_QUICK, notify_ops="json://ops.example/") as around:
+        await around.start_broker()
+        await around.entities.start_fleet()
+        for letter in "abcd":
+            (await around.device(f"worker-{letter}")).beat_seconds = 0.2
+        await around.result(around.registry.push(registry(workers, Wanted("ten", replicas=2))))
+        lost, _ = sorted(slot.worker_id for slot in (await around.settled()).slots)
+        around.devices[lost].silent = True
+        await _ready_without(around, lost)
+        await _save_reconciliation(around, CauseKind.WORKER_FAILED, "failed-worker")
+        around.devices[lost].silent = False
+
+        async def surplus_gone() -> bool:
+            view = await around.settled()
+            return len(view.slots) == 2 and view.devices[lost].health is Health.HEALTHY
+
+        await eventually(surplus_gone, "the surplus has gone", timeout=60)
+        fleet = around.client.get_workflow_handle(conventions.fleet_workflow_id(REGISTRY))
+        drained = next(slot.worker_id for slot in (await around.fleet()).slots)
+        await fleet.execute_update("order", Order(kind="drain", target=drained, by="olga"))
+        await _ready_without(around, drained)
+        await _save_reconciliation(around, CauseKind.DRAIN, "drain")
+        for kind in ("pause", "resume"):
+            await fleet.signal("give_order", Order(kind=kind, target="ten", by="olga"))
+        await fleet.execute_update("order", Order(kind="reconcile", by="olga"))
+        await _save(around, fleet.id, "fleet-brain")
+        await fleet.terminate("to record how it is made anew")
+        await around.entities.keep_fleet()
+
+        async def made_anew() -> bool:
+            return len((await around.fleet()).slots) == 2
+
+        await eventually(made_anew, "the ledger knows again what runs")
+        await around.result(around.registry.push(registry(workers, Wanted("ten", version="1.1.0", replicas=2))))
+        await _save(around, fleet.id, "fleet-rebuilt")
+
+
+async def _ready_without(around: World, worker_id: str) -> None:
+    """Wait until both replicas are READY on other devices, and those of this one gone or given up."""
+
+    async def probe() -> bool:
+        slots = [slot for slot in (await around.fleet()).slots if slot.state is ModelState.READY]
+        there = {slot.worker_id for slot in slots if not slot.replaced}
+        return len(there - {worker_id}) == 2 and worker_id not in there
+
+    await eventually(probe, f"both replicas are elsewhere than {worker_id}", timeout=60)
+
+
+async def _save_reconciliation(around: World, kind: CauseKind, name: str) -> None:
+    async def recorded() -> str | None:
+        ids = [
+            conventions.reconciliation_workflow_id(REGISTRY, request.plan.generation)
+            for request in around.registry.reconciled
+            if request.result.cause.kind is kind
+        ]
+        return ids[0] if ids else None
+
+    workflow_id = await eventually(recorded, f"a reconciliation is recorded: {kind}")
+    await around.client.get_workflow_handle(workflow_id).result()
+    await _save(around, workflow_id, f"reconciliation-{name}")
 
 
 async def _held(device: FakeDevice) -> None:

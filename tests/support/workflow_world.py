@@ -200,11 +200,10 @@ class FakeRegistry:
         return watch.seen_version
 
     async def last_applied(self, commits: Commits) -> LastApplied:
-        """As the broker finds it without a recorded state: by the commits' workflows, or the head's ancestors."""
-        line = [sha for sha in reversed(self.shas) if not self.issues[sha]]
-        for sha in [self.applied] if self.applied else line:
+        """As the broker finds it: the newest that its workflow has planned, or that the recorded state names."""
+        for sha in reversed(self.shas):
             generation = await commits.planned(sha)
-            if generation is not None or self.applied:
+            if generation is not None or sha == self.applied:
                 return LastApplied(sha=sha, generation=generation or 0, workers=tuple(self.snapshots[sha].workers))
         return LastApplied(sha=None)
 

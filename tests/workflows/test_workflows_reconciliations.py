@@ -282,6 +282,30 @@ class TestLosses:
         await Keeper(serving.entities, tmp_path).look()
         assert (await asyncio.wait_for(commit.result(), 30)).outcome is CommitOutcome.APPLIED
 
+    async def test_a_new_fleet_goes_on_with_the_commit_that_was_being_rolled_out(
+        self, serving: World, tmp_path: Path
+    ) -> None:
+        """Not back to the one that the recorded state still names."""
+        reloading, never = asyncio.Event(), asyncio.Event()
+
+        async def hang(_: Any) -> None:
+            reloading.set()
+            await never.wait()
+
+        for device in serving.devices.values():
+            device.before = hang
+        serving.registry.applied = (await serving.fleet()).applied_sha
+        newer = serving.registry.push(registry(WORKERS, Wanted("ten", version="1.1.0", replicas=2)))
+        commit = await serving.commit(newer)
+        await reloading.wait()
+        for device in serving.devices.values():
+            device.before = None
+        await fleet(serving).terminate("by mistake")
+        await Keeper(serving.entities, tmp_path).look()
+        assert (await asyncio.wait_for(commit.result(), 30)).outcome is CommitOutcome.APPLIED
+        assert (await serving.fleet()).applied_sha == newer
+        never.set()
+
     async def test_a_commit_that_is_held_back_is_not_applied_by_a_new_fleet(
         self, serving: World, tmp_path: Path
     ) -> None:
