@@ -4,7 +4,7 @@ import random
 from datetime import timedelta
 
 from fleets import NOW, Wanted, device, observed, reconciling, registry, worker
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longshore.planning.check import check
@@ -19,6 +19,8 @@ from longshore.schemas.orders import Cordon, Hold
 ZONES = ["a", "b"]
 WORKERS = [f"worker-{n}" for n in range(5)]
 NAMES = ["m0", "m1", "m2", "m3"]
+
+PROPERTY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # One code of each fate: tried again, given up, only out of order.
 CODES = ["STORAGE_UNAVAILABLE", "RUNNER_OOM", "FENCED"]
@@ -176,6 +178,7 @@ def memory(slots, worker_id):
     return sum(slot.reserved.memory for slot in slots if slot.worker_id == worker_id)
 
 
+@PROPERTY
 @given(histories)
 def test_every_plan_of_every_history_is_sound(history):
     """Whatever was pushed, ordered, lost and answered before, the next plan breaks no rule, and has a text."""
@@ -191,6 +194,7 @@ def test_every_plan_of_every_history_is_sound(history):
         slots = some_answers(reserve(known, plan), chance)
 
 
+@PROPERTY
 @given(histories)
 def test_planning_the_same_again_comes_to_rest(history):
     """While devices work on a plan, planning it again commands nothing that the first left undone, and soon nothing."""
@@ -209,6 +213,7 @@ def test_planning_the_same_again_comes_to_rest(history):
         slots = some_answers(slots, chance)
 
 
+@PROPERTY
 @given(histories)
 def test_what_is_carried_out_reaches_what_is_wanted_or_says_what_is_missing(history):
     """When devices do as they are told, reconciling ends: all is as wanted, or the last plan names what is not."""
@@ -241,6 +246,7 @@ def test_what_is_carried_out_reaches_what_is_wanted_or_says_what_is_missing(hist
         assert len(there) - len(right) <= said, render(plan)
 
 
+@PROPERTY
 @given(histories, st.randoms(use_true_random=False))
 def test_the_order_of_the_inputs_does_not_matter(history, chance):
     """The same facts in another order give the same plan."""

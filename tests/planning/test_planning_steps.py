@@ -4,7 +4,7 @@ import random
 
 import pytest
 from fleets import Wanted, observed, registry, worker
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshore.planning.check import check
@@ -103,6 +103,7 @@ wishes = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(workers, wishes, st.data(), st.randoms(use_true_random=False))
 def test_no_device_ever_holds_more_than_it_can(fleet, wanted, data, chance: random.Random):
     """Over rounds of newcomers and half-finished evictions every plan is sound, and every order of events fits."""
