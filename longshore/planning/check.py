@@ -109,6 +109,7 @@ def _serving(deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet) -
         if slot.state is ModelState.READY
         and slot.digest == deployment.digest
         and fleet.health(w) in (Health.HEALTHY, Health.UNKNOWN)
+        and not fleet.leaving(w)
     }
     for worker_id, command in unloads.items():
         slot = slots.get(worker_id)

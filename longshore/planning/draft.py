@@ -20,7 +20,7 @@ REJECTIONS_KEPT = 20
 
 _SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
 
-# What is READY on a device that is suspect, or has only just been heard again, may not answer.
+# What is READY on a device that is suspect, has only just been heard again, or is leaving, may not answer.
 _TRUSTED = frozenset({Health.HEALTHY, Health.UNKNOWN})
 
 
@@ -143,7 +143,7 @@ class Draft:
         return self.target.deployment_id in self.circumstances.orphaned
 
     def _is_ready(self, slot: Slot) -> bool:
-        trusted = self.fleet.health(slot.worker_id) in _TRUSTED
+        trusted = self.fleet.health(slot.worker_id) in _TRUSTED and not self.fleet.leaving(slot.worker_id)
         return slot.state is ModelState.READY and slot.digest == self.target.digest and trusted
 
     def _carry_on(self, awaited: Iterable[Slot], why: UnloadReason) -> None:

@@ -62,10 +62,10 @@ def test_surplus_of_a_device_that_returns_waits_until_its_replacements_are_ready
     assert "m" not in plans, "nothing more is done about a device that is away"
     _, plans = replanned(reconciling(ready, device("worker-a")), wanted)
     assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
-    suspect = device("worker-a") | device("worker-b", Health.SUSPECT)
-    _, plans = replanned(reconciling(ready, suspect), wanted)
-    (later,) = plans["m"].deferred
-    assert (plans["m"].commands, later.worker_id, later.waits_for) == ((), "worker-a", "2 others are READY")
+    for doubtful in (device("worker-b", Health.SUSPECT), device("worker-b", status=DeviceStatus.LEAVING)):
+        _, plans = replanned(reconciling(ready, device("worker-a") | doubtful), wanted)
+        (later,) = plans["m"].deferred
+        assert (plans["m"].commands, later.worker_id, later.waits_for) == ((), "worker-a", "2 others are READY")
 
 
 def test_rollout_does_not_wait_for_a_device_that_has_failed():
