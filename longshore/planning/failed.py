@@ -8,6 +8,9 @@ from datetime import datetime
 from longshore.schemas.failures import FAILURES, Backoff, Category
 from longshore.schemas.slots import Slot
 
+# A newcomer whose victim stayed was never issued: nothing of it is broken.
+_NEVER_BEGUN = "PREEMPTION_FAILED"
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -34,14 +37,14 @@ Verdict = Retry | Wait | GiveUp
 def verdict(slot: Slot, now: datetime | None, backoff: Backoff) -> Verdict:
     """Judge a slot that is FAILED, or READY with the code of a RELOAD that left the old version serving.
 
-    The failure table decides. What was only out of order (control: fenced, superseded) has broken nothing, so it is
-    tried again like what may pass. A slot without counted failures was never judged by the fleet's clock: a commit
-    has asked for it anew, or its ledger is of a release that did not count.
+    The failure table decides. What was only out of order (control: fenced, superseded), or never got its room, has
+    broken nothing, so it is tried again like what may pass. A slot without counted failures was never judged by the
+    fleet's clock: a commit has asked for it anew, or its ledger is of a release that did not count.
     """
     if not slot.failures or slot.failed_at is None or now is None:
         return Retry()
     kind = FAILURES.get(slot.code or "")
-    if kind is None or not (kind.retriable or kind.category is Category.CONTROL):
+    if kind is None or not (kind.retriable or kind.category is Category.CONTROL or kind.code == _NEVER_BEGUN):
         return GiveUp(f"failed with {slot.code}: trying again does not mend that")
     delay = backoff.delay_after(slot.failures)
     if delay is None:

@@ -167,6 +167,13 @@ class Occupancy:
             usage.take(_reserved(before), 1, sign=-1)
         usage.take(_reserved(slot), 1)
 
+    def vacate(self, slot: Slot) -> None:
+        """Give back what `slot` reserves, until it is put again: it runs nothing, and is to ask for its room anew."""
+        del self._by_deployment[slot.deployment_id][slot.worker_id]
+        there = self._by_worker[slot.worker_id]
+        del there[slot.deployment_id]
+        self._usage[slot.worker_id].reset(*_sum(there))
+
     def need(self, slot: Slot) -> tuple[Demand, int]:
         """Return what `slot` takes on top of what this deployment has on that device, and how many models."""
         if slot.instead_of or slot.worker_id in self._shared:

@@ -124,10 +124,9 @@ def _with_evictions(
     return commands
 
 
-def shortage(target: DeploymentPlan, command: PlannedCommand, fleet: Fleet) -> Rejection | None:
-    """Return why `command` does not fit on a device that holds the deployment already; None where it does."""
+def shortage(slot: Slot, target: DeploymentPlan, command: PlannedCommand, fleet: Fleet) -> Rejection | None:
+    """Return why `command` does not fit where the deployment has `slot`; None where it does."""
     occupancy = fleet.occupancy
-    slot = occupancy.of(target.deployment_id)[command.worker_id]
     need, models = occupancy.need(reserved(slot, target, command))
     shortfalls = occupancy.usage(command.worker_id).shortfalls(need, models)
     if not shortfalls:

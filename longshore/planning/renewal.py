@@ -47,13 +47,16 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     What does not serve and has no room is unloaded.
     """
     command = _renewal(slot, draft)
-    refusal = _refusal(command, schema_version, draft)
+    if slot.state is ModelState.FAILED:
+        # What was to make room for it may have stayed.
+        draft.fleet.occupancy.vacate(slot)
+    refusal = _refusal(slot, command, schema_version, draft)
     if refusal is None:
         draft.command(slot, command)
         return
     other, last = None, False
     if refusal.shortfalls:
-        recreating = _recreating(command, draft)
+        recreating = _recreating(slot, command, draft)
         last = recreating is not None and draft.is_last(slot.worker_id)
         other = _evicting(slot, command, draft) if recreating is None or last else recreating
     if other is not None:
@@ -75,20 +78,20 @@ def silent(slot: Slot, draft: Draft) -> Rejection:
     return Rejection(worker_id=slot.worker_id, reasons=reasons)
 
 
-def _refusal(command: PlannedCommand, schema_version: str, draft: Draft) -> Rejection | None:
+def _refusal(slot: Slot, command: PlannedCommand, schema_version: str, draft: Draft) -> Rejection | None:
     if draft.fleet.supports(command.worker_id, schema_version):
-        return shortage(draft.target, command, draft.fleet)
+        return shortage(slot, draft.target, command, draft.fleet)
     reasons = (unsupported(command.worker_id, schema_version, draft.fleet),)
     return Rejection(worker_id=command.worker_id, reasons=reasons)
 
 
-def _recreating(command: PlannedCommand, draft: Draft) -> PlannedCommand | None:
+def _recreating(slot: Slot, command: PlannedCommand, draft: Draft) -> PlannedCommand | None:
     if command.action is not Action.RELOAD or draft.circumstances.limits.update_gap is UpdateGap.REFUSE:
         return None
     words = gap(draft.target, command.worker_id, draft.fleet)
     reason = f"{command.reason}, one after the other: both do not fit"
     other = command.model_copy(update={"recreate": True, "gap": words, "reason": reason})
-    return other if shortage(draft.target, other, draft.fleet) is None else None
+    return other if shortage(slot, draft.target, other, draft.fleet) is None else None
 
 
 def _evicting(slot: Slot, command: PlannedCommand, draft: Draft) -> PlannedCommand | None:

@@ -51,6 +51,7 @@ def told(deployment):
         ("STORAGE_UNAVAILABLE", 2, 30, Wait(NOW + timedelta(seconds=30))),
         ("STORAGE_UNAVAILABLE", 3, 120, GiveUp("failed 3 times, at last with STORAGE_UNAVAILABLE")),
         ("FENCED", 1, 30, Retry()),
+        ("PREEMPTION_FAILED", 1, 30, Retry()),
         ("RUNNER_OOM", 1, 999, GiveUp("failed with RUNNER_OOM: trying again does not mend that")),
         ("RUNNER_OOM", 0, 0, Retry()),
     ],

@@ -8,6 +8,7 @@ from longshore.planning.render import render
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import DeviceFacts
 from longshore.schemas.ledger import reserve, stamp
+from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Awaited
 
 TWO = [worker("worker-a", memory="8Gi"), worker("worker-b", memory="4Gi")]
@@ -82,3 +83,21 @@ def test_plan_is_stamped_with_the_ledger_it_was_made_for():
     plan, _ = replanned(asked, LOW)
     assert plan.stamp == stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
     assert plan.stamp != replanned(observed(), LOW)[0].stamp
+
+
+def test_newcomer_whose_room_was_not_freed_asks_for_it_anew():
+    """Where the victim's UNLOAD failed it is evicted again; where that may not be, another place is looked for."""
+    slots = running(LOW)
+    plan, _ = replanned(observed(slots), LOW, HIGH)
+    kept = answered(slots, plan, {"worker-a": "PREEMPTION_FAILED"})
+    assert {(s.deployment_id, s.worker_id, s.state) for s in kept} == {
+        ("high", "worker-a", ModelState.FAILED),
+        ("low", "worker-a", ModelState.FAILED),
+        ("low", "worker-b", ModelState.READY),
+    }
+    _, plans = replanned(reconciling(kept), LOW, HIGH)
+    (load,) = plans["high"].commands
+    assert [(awaited.deployment_id, awaited.worker_id) for awaited in load.after] == [("low", "worker-a")]
+    _, plans = replanned(reconciling(kept, evict=False), LOW, HIGH)
+    assert [(command.action, command.worker_id) for command in plans["high"].commands] == [(Action.UNLOAD, "worker-a")]
+    assert plans["high"].commands[0].reason == "no place for 1.0.0: memory: 6Gi wanted, 4Gi of 8Gi taken"
