@@ -286,14 +286,6 @@ def test_what_was_unloaded_and_comes_back_with_an_older_state_is_told():
     assert "m" in book.state.devices["w"].slots
 
 
-def test_what_was_never_begun_says_nothing_of_what_runs():
-    """An older LOAD, cancelled for it, may have been past the point of no return."""
-    book = ledger(slot(LOADING, generation=6), devices={"w": told(LOADING)})
-    book.settled(settled(IDLE, generation=6, begun=False), NOW)
-    book.heard(told(READY), seconds(1))
-    assert "m" in book.state.devices["w"].slots
-
-
 def test_signs_of_drift_are_planned_together():
     """The first one waits a moment for more; a commit's plan mends them as well."""
     book = ledger(slot(), slot(worker_id="x"))
