@@ -17,8 +17,6 @@ from longshore.schemas.slots import Slot
 
 MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
 
-_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT, CauseKind.OPERATOR})
-
 
 class Desired(Protocol):
     """What git says should run, and in which order it came to say so."""
@@ -67,13 +65,7 @@ class Planner:
         return _without_endings(plan), too_much
 
     async def _adopted(self, asked: PlanningInput, desired: RegistrySnapshot) -> tuple[Slot, ...]:
-        """Return what is running unknown to a ledger that was lost, or that a look has found to differ.
-
-        At any other time a record that names more than the ledger is older than the UNLOAD that it does not know of.
-        """
-        cause = asked.request.cause
-        if asked.applied_sha is not None and (cause is None or cause.kind not in _ADOPTING):
-            return ()
+        """Return what is running unknown to the ledger: it was lost, or the device was out of git for a while."""
         found = adopt(asked.slots, asked.devices, {}, desired)
         workers = tuple(sorted({slot.worker_id for slot in found}))
         return adopt(asked.slots, asked.devices, await self._devices.reports(workers), desired) if found else ()
