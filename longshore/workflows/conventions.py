@@ -103,6 +103,11 @@ LONGEST_UNRECORDED = timedelta(minutes=1)
 WATCH_TIMEOUT = timedelta(days=1)
 PRESENCE_TIMEOUT = timedelta(days=1)
 
+# Who waits for a rollout hands it the same target again after this, and then each time after twice as long: it may have
+# been terminated. An hour's absence of a device costs three of these.
+FIRST_REMINDER = timedelta(minutes=10)
+LONGEST_REMINDER = timedelta(hours=6)
+
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=30)
 
 # 2 s instead of the default 10 s: a killed broker's workflows answer after 2.2 s instead of 10.9 s (measured).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 from temporalio import workflow
@@ -59,19 +60,35 @@ class Delivery:
             )
 
     async def ended(self, plan: Plan, tell: Callable[[str, Answers], Awaitable[None]]) -> Answers:
-        """Return every deployment's answer. A device may be away for days: what is known is told meanwhile."""
+        """Return every deployment's answer. A device may be away for days: what is known is told meanwhile.
+
+        A rollout that somebody has terminated answers nobody. So who has not answered for long is asked again: a
+        rollout that runs knows its target, a new one finds on the devices what has become of it (FAULTS 70).
+        """
         wanted = [deployment.deployment_id for deployment in plan.deployments]
+        told, patience = 0, conventions.FIRST_REMINDER
         while True:
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     lambda: len(self._known(wanted)) == len(wanted), timeout=conventions.LONGEST_UNRECORDED
                 )
                 return self._known(wanted)
-            if known := self._known(wanted):
-                await tell(
-                    f"under way: {len(known)} of {stories.count(len(wanted), 'deployment')} have answered", known
-                )
-            await workflow.wait_condition(partial(self._knows_more, wanted, known))
+            known = self._known(wanted)
+            if len(known) > told:
+                told = len(known)
+                await tell(f"under way: {told} of {stories.count(len(wanted), 'deployment')} have answered", known)
+            while not await self._more_known(wanted, known, patience):
+                missing = tuple(d for d in plan.deployments if d.deployment_id not in self.answers)
+                await self.start(plan.model_copy(update={"deployments": missing}))
+                patience = min(2 * patience, conventions.LONGEST_REMINDER)
+
+    async def _more_known(self, wanted: Sequence[str], than: Answers, patience: timedelta) -> bool:
+        more = partial(self._knows_more, wanted, than)
+        # A workflow that began to wait without it goes on waiting.
+        within = patience if workflow.patched(conventions.BRAIN) else None
+        with suppress(TimeoutError):
+            await workflow.wait_condition(more, timeout=within)
+        return more()
 
     def _knows_more(self, wanted: Sequence[str], than: Answers) -> bool:
         return len(self._known(wanted)) > len(than)

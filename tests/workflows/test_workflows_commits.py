@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from fleets import Wanted, registry, worker
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 from workflow_world import REGISTRY, World, eventually
 
 from longshore.schemas.commits import CommitOutcome, CommitResult
@@ -141,6 +144,29 @@ async def test_what_failed_is_recorded_while_a_device_is_away(
         "ten": RolloutOutcome.FAILED,
         "waiting": RolloutOutcome.DONE,
     }
+
+
+async def test_a_commit_whose_rollout_was_terminated_is_answered_all_the_same(
+    fleet_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device had done everything, only the answer was lost with the rollout: the device tells it again."""
+    monkeypatch.setattr(conventions, "LONGEST_UNRECORDED", timedelta(milliseconds=100))
+    monkeypatch.setattr(conventions, "FIRST_REMINDER", timedelta(milliseconds=500))
+    workers = (*WORKERS, worker("worker-d", pool="staging"))
+    ten = Wanted("ten", selector={"pool": "staging"})
+    handle = await fleet_world.commit(fleet_world.registry.push(registry(workers, ten)))
+    rollout = fleet_world.client.get_workflow_handle(conventions.rollout_workflow_id("ten"))
+
+    async def runs() -> bool:
+        with suppress(RPCError):
+            return (await rollout.describe()).status is WorkflowExecutionStatus.RUNNING
+        return False
+
+    await eventually(runs, "the rollout waits for its device")
+    await rollout.terminate("by mistake")
+    await fleet_world.device("worker-d")
+    result = await asyncio.wait_for(handle.result(), 60)
+    assert (result.outcome, result.answers[0].outcome) == (CommitOutcome.APPLIED, RolloutOutcome.DONE)
 
 
 async def test_a_device_that_leaves_git_ends_the_waiting(fleet_world: World) -> None:
