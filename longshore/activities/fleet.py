@@ -9,8 +9,8 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
-from longshore.activities.planner import MASS_UNLOAD, Desired, Planner
-from longshore.planning.guard import mass_unload
+from longshore.activities.planner import Desired, Planner
+from longshore.planning.guard import held_back
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, RequestKind, WatchRequest
 from longshore.schemas.held import HeldBack
@@ -99,20 +99,18 @@ class FleetActivities:
 
     async def _answer(self, asked: PlanningInput) -> PlanAnswer:
         sha, applied = asked.request.sha, asked.applied_sha
-        outcome = await self._outcome(sha, applied)
+        outcome = await self._planner.outcome(sha, applied)
         accepted = [one for one in asked.held if one.accepted is not None and one.sha == sha]
         if outcome is PlanOutcome.OUTDATED:
             return _unplanned(asked, outcome, f"is older than {_short(applied)}, which is applied")
         if outcome is PlanOutcome.HISTORY_REWRITTEN:
-            line = await self._accepted_line(asked)
+            line = await self._planner.accepted_line(asked)
             if line is None:
                 return _unplanned(asked, outcome, f"does not descend from {_short(applied)}, which runs")
             if line not in accepted:
                 accepted.append(line)
         plan = await self._planner.plan(asked)
-        # The applied commit was let through before: planned once more, it only finishes what it began.
-        too_much = mass_unload((*asked.slots, *plan.adopted), plan, asked.mass_unload_limit) if sha != applied else None
-        if too_much and not any((one.sha, one.code) == (sha, MASS_UNLOAD) for one in accepted):
+        if too_much := held_back(asked, plan):
             return _unplanned(asked, PlanOutcome.MASS_UNLOAD_BLOCKED, too_much)
         waiting = dict.fromkeys(one.sha for one in asked.held if one.sha != sha)
         return PlanAnswer(
@@ -124,26 +122,6 @@ class FleetActivities:
             accepted=tuple(one.accepted for one in accepted if one.accepted is not None),
             held_descendants=tuple([one for one in waiting if await self._desired.is_ancestor(sha, one)]),
         )
-
-    async def _accepted_line(self, asked: PlanningInput) -> HeldBack | None:
-        """Return the accepted commit that the asked one is, or descends from: its history was accepted with it.
-
-        An unload is accepted for its own commit alone; what descends from that is measured anew.
-        """
-        for one in asked.held:
-            lets_through = one.code == "HISTORY_REWRITTEN" and one.accepted is not None
-            if lets_through and await self._desired.is_ancestor(one.sha, asked.request.sha):
-                return one
-        return None
-
-    async def _outcome(self, sha: str, applied: str | None) -> PlanOutcome:
-        if applied is None or sha == applied:
-            return PlanOutcome.PLANNED
-        if await self._desired.is_ancestor(sha, applied):
-            return PlanOutcome.OUTDATED
-        if await self._desired.is_ancestor(applied, sha):
-            return PlanOutcome.PLANNED
-        return PlanOutcome.HISTORY_REWRITTEN
 
 
 def _unplanned(asked: PlanningInput, outcome: PlanOutcome, reason: str) -> PlanAnswer:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Protocol
 
 from longshore.planning.adoption import adopt
-from longshore.planning.guard import mass_unload
+from longshore.planning.guard import MASS_UNLOAD, mass_unload
 from longshore.planning.plan import make_plan, wondered
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceFacts, DeviceReport
-from longshore.schemas.fleet import PlanningInput
+from longshore.schemas.fleet import FleetView, PlanningInput, PlanOutcome, PlanRequest
+from longshore.schemas.held import HeldBack
 from longshore.schemas.plans import CauseKind, Plan
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
 
-MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
+_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT, CauseKind.OPERATOR})
 
 
 class Desired(Protocol):
@@ -35,6 +37,24 @@ class Devices(Protocol):
         """Return what the newest reports of these devices know; one that does not answer is left out."""
 
 
+def upon(view: FleetView, request: PlanRequest, now: datetime) -> PlanningInput:
+    """Return what a plan is made upon by somebody who only looks at the ledger."""
+    return PlanningInput(
+        request=request,
+        applied_sha=view.applied_sha,
+        generation=view.generation,
+        devices=view.devices,
+        slots=view.slots,
+        held=view.held_back,
+        mass_unload_limit=view.settings.mass_unload_limit,
+        cordons=view.cordons,
+        holds=view.holds,
+        failures=view.failures,
+        now=now,
+        limits=view.settings.limits,
+    )
+
+
 class Planner:
     def __init__(self, desired: Desired, devices: Devices) -> None:
         self._desired = desired
@@ -47,6 +67,27 @@ class Planner:
         if workers := await asyncio.to_thread(wondered, asked, desired, adopted):
             asked = asked.model_copy(update={"facts": await self._devices.facts(workers)})
         return await asyncio.to_thread(make_plan, asked, desired, adopted)
+
+    async def accepted_line(self, asked: PlanningInput) -> HeldBack | None:
+        """Return the accepted commit that the asked one is, or descends from: its history was accepted with it.
+
+        An unload is accepted for its own commit alone; what descends from that is measured anew.
+        """
+        for one in asked.held:
+            lets_through = one.code == "HISTORY_REWRITTEN" and one.accepted is not None
+            if lets_through and await self._desired.is_ancestor(one.sha, asked.request.sha):
+                return one
+        return None
+
+    async def outcome(self, sha: str, applied: str | None) -> PlanOutcome:
+        """Place a commit in the history of what is applied."""
+        if applied is None or sha == applied:
+            return PlanOutcome.PLANNED
+        if await self._desired.is_ancestor(sha, applied):
+            return PlanOutcome.OUTDATED
+        if await self._desired.is_ancestor(applied, sha):
+            return PlanOutcome.PLANNED
+        return PlanOutcome.HISTORY_REWRITTEN
 
     async def reconcile(self, asked: PlanningInput) -> tuple[Plan, str]:
         """Return what is done unasked and, as a sentence about the applied commit, what is left undone.

@@ -6,14 +6,31 @@ from collections import Counter
 from collections.abc import Iterable
 
 from longshore.schemas.commands import Action
+from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Plan
 from longshore.schemas.slots import Slot
+
+MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
+"""The code of what is held back here."""
 
 _SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
 
 # The sentence stands in summaries and tables: the deployments that lose most say what kind of slip it was.
 _NAMED = 10
+
+
+def held_back(asked: PlanningInput, plan: Plan) -> str | None:
+    """Return why the commit that is asked about waits for an operator although it could be planned, else None.
+
+    The applied commit was let through before: planned once more, it only finishes what it began.
+    """
+    sha = asked.request.sha
+    if sha == asked.applied_sha or any(
+        one.accepted is not None and (one.sha, one.code) == (sha, MASS_UNLOAD) for one in asked.held
+    ):
+        return None
+    return mass_unload((*asked.slots, *plan.adopted), plan, asked.mass_unload_limit)
 
 
 def mass_unload(slots: Iterable[Slot], plan: Plan, limit: int) -> str | None:

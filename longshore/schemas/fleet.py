@@ -256,6 +256,8 @@ class FleetView(Message):
     """By deployment id, by the newest plan; what is as wanted is left out."""
     rebuilt: bool = False
     version: int = 0
+    settings: FleetSettings = FleetSettings()
+    """Those that the fleet plans by: whoever plans beside it must use the same."""
 
 
 class WatchRequest(Message):

@@ -307,6 +307,7 @@ class Ledger:
             open=state.open,
             rebuilt=state.rebuilt,
             version=state.version,
+            settings=state.settings,
         )
 
     def carried_over(self, limit: int | None = None) -> FleetInput:
