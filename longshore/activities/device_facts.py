@@ -63,10 +63,11 @@ async def _facts(client: Client, worker_id: str, workflow_id: str, turn: asyncio
         except (RPCError, WorkflowQueryFailedError) as error:
             log.warning("device_facts_missing", worker_id=worker_id, error=str(error))
             return None
-    return _read(view)
+    return facts_in(view)
 
 
-def _read(view: DeviceView) -> DeviceFacts:
+def facts_in(view: DeviceView) -> DeviceFacts:
+    """Return what a device's newest report knows."""
     if view.report is None:
         return DeviceFacts()
     models = {model.deployment_id: model for model in view.report.models}

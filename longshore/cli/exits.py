@@ -16,6 +16,8 @@ from typing import NoReturn
 OK = 0
 FAILED = 1
 USAGE = 2
+CHANGES = 2
+"""Of `longshore plan`, whose usage errors are 1: there is something to do, as other tools of that verb say it."""
 INTERRUPTED = 130
 
 

@@ -42,10 +42,13 @@ class SettingsError(Exception):
         self.lines = tuple(lines)
 
 
-def run_with_settings(model: type[Model]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def run_with_settings(
+    model: type[Model], *, usage_code: int = exits.USAGE
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Give a command function its settings as first argument, and a flag for each of their fields but secrets.
 
-    The function may take typer arguments and options of its own after the settings, and may be `async`.
+    The function may take typer arguments and options of its own after the settings, and may be `async`. Settings that
+    are missing or wrong end the process with `usage_code`.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
@@ -57,11 +60,11 @@ def run_with_settings(model: type[Model]) -> Callable[[Callable[..., Any]], Call
             flags = {name: given.pop(name) for name in flagged}
             typed = {name: value for name, value in flags.items() if _was_typed(ctx, name)}
             try:
-                loaded = load(model, flags=typed, file=settings, verb=ctx.info_name or "")
+                loaded = load(model, flags=typed, file=settings, verb=_verb(ctx))
             except SettingsError as error:
                 for line in error.lines:
                     print(f"error: {line}", file=sys.stderr)
-                raise typer.Exit(exits.USAGE) from error
+                raise typer.Exit(usage_code) from error
             result = function(loaded, **given)
             if inspect.iscoroutine(result):
                 asyncio.run(result)
@@ -208,6 +211,12 @@ def _line(kind: str, place: tuple[int | str, ...], message: str, origins: Mappin
         return f"{name} is missing: give {_flag_name(name)}, {_variable_name(name)} or `{name}` in a settings file"
     inner = "".join(f"[{step}]" for step in place[1:])
     return f"{origins.get(name, name)}{inner}: {message.removeprefix('Value error, ')}"
+
+
+def _verb(ctx: typer.Context) -> str:
+    """Return the verb of `longshore`; commands below one verb share its table."""
+    names = ctx.command_path.split()
+    return next((name for name in names if name in VERBS), names[-1])
 
 
 def _was_typed(ctx: typer.Context, name: str) -> bool:

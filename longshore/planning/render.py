@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from longshore.planning.costs import CapacityRow, Cost
+from longshore.planning.explain import Verdict
+from longshore.schemas.ledger import Key
 from longshore.schemas.plans import Deferred, DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.quantities import format_memory
 
 # A commit is recognised by its first seven digits, as git shows it.
 _SHORT_SHA = 7
 
+# Of the devices that a plan did not choose, so many are compared; `explain` has them all.
+_NOT_CHOSEN = 5
 
-def render(plan: Plan) -> str:
-    """Return the plan as text: what changes and why, what is commanded and why there, what waits, what has no place."""
-    head = f"plan of {plan.sha[:_SHORT_SHA]}, generation {plan.generation}"
+
+def render(
+    plan: Plan, costs: Mapping[Key, Cost] | None = None, not_chosen: Mapping[str, tuple[Verdict, ...]] | None = None
+) -> str:
+    """Return the plan as text: what changes and why, what is commanded and why there, what waits, what has no place.
+
+    With `costs` (`costs.preview`) each command says what it fetches and how long it takes, with `not_chosen`
+    (`explain.why_not`) each deployment which devices it does not go to.
+    """
+    head = f"plan of {plan.sha[:_SHORT_SHA] or 'the files as they lie there'}, generation {plan.generation}"
     lines = list(_fleet(plan))
-    if not plan.deployments and not lines:
-        return f"{head}: nothing to do\n"
-    return "\n".join([head, *lines, *(line for deployment in plan.deployments for line in _deployment(deployment)), ""])
+    if not plan.deployments:
+        return "\n".join([head, *lines, "nothing to do", ""]) if lines else f"{head}: nothing to do\n"
+    for deployment in plan.deployments:
+        lines += _deployment(deployment, costs or {}, (not_chosen or {}).get(deployment.deployment_id, ()))
+    return "\n".join([head, *lines, ""])
+
+
+def capacities(rows: Iterable[CapacityRow]) -> str:
+    """Return a table of what each device holds before and after, as amounts of what it has."""
+    rows = tuple(rows)
+    changed = [row for row in rows if row.before != row.after]
+    table = [("device", "memory", "CPU", "GPU", "models"), *(_cells(row) for row in changed)]
+    if not any(row.capacity.gpu for row in changed):
+        table = [(device, memory, cpu, models) for device, memory, cpu, _, models in table]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    left_out = len(rows) - len(changed)
+    if left_out:
+        lines.append(f"{left_out} {'device' if left_out == 1 else 'devices'} as before")
+    return "\n".join([*lines, ""])
+
+
+def summary(plan: Plan) -> str:
+    """Return the plan in one line."""
+    commands = [command for deployment in plan.deployments for command in deployment.commands]
+    parts = [
+        f"{_counted(len(plan.deployments), 'deployment')} {'changes' if len(plan.deployments) == 1 else 'change'}",
+        f"{_counted(len(commands), 'command')} on {_counted(len({c.worker_id for c in commands}), 'device')}",
+    ]
+    deferred, unplaced = (
+        sum(len(deployment.deferred) for deployment in plan.deployments),
+        sum(deployment.unplaced for deployment in plan.deployments),
+    )
+    if deferred:
+        parts.append(f"{_counted(deferred, 'command')} later")
+    if unplaced:
+        parts.append(f"{_counted(unplaced, 'replica')} without a place")
+    return ", ".join(parts)
+
+
+def _cells(row: CapacityRow) -> tuple[str, ...]:
+    before, after, capacity = row.before, row.after, row.capacity
+    return (
+        row.worker_id,
+        _moves(format_memory(before.memory), format_memory(after.memory), format_memory(capacity.memory)),
+        _moves(f"{before.cpu:g}", f"{after.cpu:g}", f"{capacity.cpu:g}"),
+        _moves(f"{before.gpu}", f"{after.gpu}", f"{capacity.gpu}"),
+        _moves(f"{before.models}", f"{after.models}", f"{capacity.models}"),
+    )
+
+
+def _moves(before: str, after: str, capacity: str) -> str:
+    return f"{after} of {capacity}" if before == after else f"{before} → {after} of {capacity}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _fleet(plan: Plan) -> Iterator[str]:
@@ -28,11 +95,11 @@ def _fleet(plan: Plan) -> Iterator[str]:
         yield f"! FLEET_SUSPECT: {silent}; nothing lost there is replaced, nothing is evicted"
     for slot in plan.adopted:
         yield f"found {slot.deployment_id} {slot.version} on {slot.worker_id}, {slot.state}"
-    if not plan.deployments:
-        yield "nothing to do"
 
 
-def _deployment(deployment: DeploymentPlan) -> Iterator[str]:
+def _deployment(
+    deployment: DeploymentPlan, costs: Mapping[Key, Cost], not_chosen: tuple[Verdict, ...]
+) -> Iterator[str]:
     yield ""
     yield f"{deployment.deployment_id} (priority {deployment.priority})"
     for change in deployment.changes:
@@ -40,7 +107,9 @@ def _deployment(deployment: DeploymentPlan) -> Iterator[str]:
     names = [*(c.worker_id for c in deployment.commands), *(d.worker_id for d in deployment.deferred)]
     width = max(map(len, names), default=0)
     for command in deployment.commands:
-        yield from _command(command, width)
+        yield from _command(command, width, costs.get((deployment.deployment_id, command.worker_id)))
+    told = {rejection.worker_id for rejection in deployment.rejections}
+    yield from _others([one for one in not_chosen if one.worker_id not in told], width)
     for later in deployment.deferred:
         yield _later(later, width)
     if deployment.held:
@@ -55,8 +124,9 @@ def _deployment(deployment: DeploymentPlan) -> Iterator[str]:
         yield f"    and {deployment.truncated} more"
 
 
-def _command(command: PlannedCommand, width: int) -> Iterator[str]:
-    yield f"  {command.action:<6} {command.worker_id:<{width}}  {command.reason}"
+def _command(command: PlannedCommand, width: int, cost: Cost | None) -> Iterator[str]:
+    price = f" ({_price(cost)})" if cost is not None and _price(cost) else ""
+    yield f"  {command.action:<6} {command.worker_id:<{width}}  {command.reason}{price}"
     if command.gap is not None:
         yield f"         {command.gap}"
     if command.after:
@@ -66,3 +136,30 @@ def _command(command: PlannedCommand, width: int) -> Iterator[str]:
 
 def _later(later: Deferred, width: int) -> str:
     return f"  later  {later.worker_id:<{width}}  {later.action} once {later.waits_for}: {later.reason}"
+
+
+def _others(not_chosen: list[Verdict], width: int) -> Iterator[str]:
+    ranked = sorted(not_chosen, key=lambda one: (one.rank is None, one.rank, one.worker_id))
+    for one in ranked[:_NOT_CHOSEN]:
+        yield f"  not    {one.worker_id:<{width}}  {'; '.join(one.reasons)}"
+    if len(ranked) > _NOT_CHOSEN:
+        yield f"  not    {len(ranked) - _NOT_CHOSEN} more"
+
+
+def _price(cost: Cost) -> str:
+    parts = []
+    if cost.bytes is not None:
+        parts.append(f"fetches {_size(cost.bytes)}" if cost.bytes else "nothing to fetch")
+    if cost.seconds is not None:
+        parts.append(f"about {cost.seconds:.0f} s")
+    if cost.rollback_seconds is not None:
+        parts.append(f"back in about {cost.rollback_seconds:.0f} s")
+    return ", ".join(parts)
+
+
+def _size(amount: int) -> str:
+    """Return bytes as file sizes are written: powers of ten."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if amount >= size:
+            return f"{amount / size:.1f} {unit}"
+    return f"{amount} B"

@@ -26,7 +26,13 @@ def test_help_lists_every_verb_and_imports_none():
     assert all(verb in done.stdout for verb in cli.VERBS)
 
 
-@pytest.mark.parametrize("verb", ["status", "accept-history", "accept-unload", "version"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("status", "plan", "explain", "worker", "rollout", "quarantine", "reconcile"),
+        *("accept-history", "accept-unload", "version"),
+    ],
+)
 def test_each_verb_has_its_help(verb):
     """Its first line is the one that the top level shows."""
     done = longshore(verb, "--help")

@@ -37,15 +37,28 @@ Answer = TypeVar("Answer")
 async def gather(client: Client, registry: str | None) -> Status:
     """Return the state of one registry's fleet. Raises REGISTRY_UNKNOWN, BROKER_UNREACHABLE."""
     registry = registry or await only_registry(client)
-    fleet_handle = client.get_workflow_handle(fleet_workflow_id(registry))
-    fleet = await _answered(lambda: fleet_handle.query("fleet", result_type=FleetView, rpc_timeout=ANSWER_TIMEOUT))
-    if fleet is None:
-        raise LongshoreError("REGISTRY_UNKNOWN", f"Nobody serves a registry named {registry!r} on this server")
+    fleet, devices = await observe(client, registry)
+    return status_of(fleet, devices, await _commits(client, registry))
+
+
+async def observe(client: Client, registry: str) -> tuple[FleetView, dict[str, DeviceView]]:
+    """Return the ledger, and what is known of each of its devices, by id. Raises as `gather`."""
+    fleet = await fleet_view(client, registry)
     workers = sorted({*fleet.devices, *(fleet.plan.workers if fleet.plan else ())})
     turn = asyncio.Semaphore(AT_ONCE)
     views = await asyncio.gather(*(_device(client, worker_id, turn) for worker_id in workers))
-    devices = {view.worker_id: view for view in views if view is not None}
-    return status_of(fleet, devices, await _commits(client, registry))
+    return fleet, {view.worker_id: view for view in views if view is not None}
+
+
+async def fleet_view(client: Client, registry: str) -> FleetView:
+    """Return the ledger. Raises as `gather`."""
+    handle = client.get_workflow_handle(fleet_workflow_id(registry))
+    fleet: FleetView | None = await _answered(
+        lambda: handle.query("fleet", result_type=FleetView, rpc_timeout=ANSWER_TIMEOUT)
+    )
+    if fleet is None:
+        raise LongshoreError("REGISTRY_UNKNOWN", f"Nobody serves a registry named {registry!r} on this server")
+    return fleet
 
 
 async def only_registry(client: Client) -> str:

@@ -23,6 +23,7 @@ from longshore.registry.validation.sources import Sources, read_sources
 from longshore.schemas.documents import DocumentKind
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
+from longshore.schemas.registries import RegistrySnapshot
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Report:
     sources: Sources
     summary: str
     """What the thing holds, for a person."""
+    snapshot: RegistrySnapshot | None = None
+    """What should run, where it is a registry without errors."""
 
     def count(self, severity: Severity) -> int:
         return sum(issue.severity is severity for issue in self.issues)
@@ -72,7 +75,7 @@ async def check_registry(git: Git, local: LocalFiles) -> Report:
         deployments, workers = len(verdict.snapshot.manifests), len(verdict.snapshot.workers)
         held = f"{counted(deployments, 'deployment')}, {counted(workers, 'worker')}"
     sources = await read_sources(git, local.files, verdict.issues)
-    return Report("registry", local.commit, local.prefix, verdict.issues, sources, held)
+    return Report("registry", local.commit, local.prefix, verdict.issues, sources, held, verdict.snapshot)
 
 
 def repositories(cache: Path, policy: RepositoryPolicy, limits: FetchLimits | None = None) -> Git:

@@ -29,6 +29,16 @@ class LocalFiles:
     """Where the folder lies in its repository: `ops/`, or empty for the root."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """The repository that a folder lies in."""
+
+    repository: Repository
+    bare: bool
+    prefix: str
+    """As in LocalFiles."""
+
+
 Wanted = Callable[[Tree], Collection[str]]
 
 
@@ -38,6 +48,23 @@ async def read_local(folder: Path, rev: str | None, wanted: Wanted, inherited: M
     In a work tree only what git would take counts: no ignored file, and no empty folder. Elsewhere every file counts.
     A bare repository is read at HEAD. Raises UnusablePath.
     """
+    found = await find_repository(folder, inherited)
+    if found is None:
+        if rev is not None:
+            raise UnusablePath(f"{folder} is in no git repository, so it has no revision {rev}")
+        return await asyncio.to_thread(_read_folder, folder, _walk(folder), wanted)
+    if rev is None and found.bare:
+        rev = "HEAD"
+    if rev is not None:
+        return await read_revision(found.repository, rev, wanted, found.prefix)
+    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = await run_git(folder, listing, environment=found.repository.environment, discover=True)
+    names = (os.fsdecode(name) for name in listed.stdout.split(b"\0") if name)
+    return await asyncio.to_thread(_read_folder, folder, names, wanted, found.prefix)
+
+
+async def find_repository(folder: Path, inherited: Mapping[str, str]) -> Found | None:
+    """Return the repository that `folder` is, or lies in; None where there is none. Raises UnusablePath."""
     if not await asyncio.to_thread(folder.is_dir):
         raise UnusablePath(f"{folder} is no folder")
     environment = git_environment(inherited)
@@ -48,19 +75,16 @@ async def read_local(folder: Path, rev: str | None, wanted: Wanted, inherited: M
             environment=environment,
             discover=True,
         )
-    except GitFailed as failed:
-        if rev is not None:
-            raise UnusablePath(f"{folder} is in no git repository, so it has no revision {rev}") from failed
-        return await asyncio.to_thread(_read_folder, folder, _walk(folder), wanted)
+    except GitFailed:
+        return None
     bare, git_dir, prefix = (*found.text.split("\n"), "")[:3]
-    if rev is None and bare == "true":
-        rev = "HEAD"
-    if rev is not None:
-        return await read_revision(Repository(Path(git_dir), environment), rev, wanted, prefix)
-    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    listed = await run_git(folder, listing, environment=environment, discover=True)
-    names = (os.fsdecode(name) for name in listed.stdout.split(b"\0") if name)
-    return await asyncio.to_thread(_read_folder, folder, names, wanted, prefix)
+    return Found(Repository(Path(git_dir), environment), bare == "true", prefix)
+
+
+async def has_changes(folder: Path, inherited: Mapping[str, str]) -> bool:
+    """Tell whether a work tree differs from its HEAD below `folder`. Raises GitFailed where it is none."""
+    listing = ("status", "--porcelain", "--untracked-files=normal", "--", ".")
+    return bool((await run_git(folder, listing, environment=git_environment(inherited), discover=True)).text)
 
 
 async def read_revision(repository: Repository, rev: str, wanted: Wanted, prefix: str = "") -> LocalFiles:
