@@ -97,7 +97,7 @@ def _as_text(proposal: Proposal, shown: Preview) -> str:
 
     plan = proposal.plan
     if not plan.deployments and not plan.adopted:
-        return render(plan).rstrip()
+        return render(plan.model_copy(update={"cause": None})).rstrip()
     parts = [render(plan, shown.costs, why_not(plan, proposal.asked, proposal.desired))]
     parts.append(capacities(shown.capacity))
     if proposal.held_back is not None:

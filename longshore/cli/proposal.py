@@ -13,9 +13,11 @@ from longshore.planning.guard import held_back
 from longshore.registry.repositories.local import Found, UnusablePath, find_repository, has_changes
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import PlanningInput, PlanOutcome, PlanRequest, RequestKind
-from longshore.schemas.plans import Plan
+from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.policies import RepositoryPolicy
 from longshore.schemas.registries import RegistrySnapshot
+
+_A_LOOK = Cause(kind=CauseKind.DRIFT, words="it is applied: this is what the fleet does by itself")
 
 
 class Invalid(Exception):
@@ -98,6 +100,7 @@ async def propose(path: Path, rev: str | None, policy: RepositoryPolicy, state: 
         sha=registry.sha,
         workers=tuple(sorted(registry.desired.workers)),
         kind=RequestKind.RECONCILE if reconciles else RequestKind.COMMIT,
+        cause=_A_LOOK if reconciles else None,
     )
     asked = upon(view, request, state.at)
     if registry.found is not None:

@@ -13,7 +13,7 @@ from longshore.cli.status.gathering import observe, only_registry
 from longshore.registry.repositories.local import UnusablePath
 from longshore.schemas.base import Message
 from longshore.schemas.connections import TemporalSettings
-from longshore.schemas.devices import DeviceFacts, DeviceView
+from longshore.schemas.devices import DeviceFacts, DeviceReport, DeviceView
 from longshore.schemas.fleet import FleetView
 
 
@@ -24,6 +24,11 @@ class RecordedState(Message):
     devices: dict[str, DeviceView] = {}
     """By worker id."""
     at: datetime
+
+    async def reports(self, workers: tuple[str, ...]) -> dict[str, DeviceReport]:
+        """Return what these devices have reported last; one that has not is left out."""
+        views = (self.devices.get(name) for name in workers)
+        return {view.worker_id: view.report for view in views if view is not None and view.report is not None}
 
     async def facts(self, workers: tuple[str, ...]) -> dict[str, DeviceFacts]:
         """Return what the newest reports of these devices know; one that has not reported is left out."""

@@ -194,6 +194,9 @@ async def test_the_printed_plan_is_the_one_that_the_fleet_would_carry_out(fleet,
 class Nobody:
     """Plans of these fleets wonder about no device."""
 
+    async def reports(self, workers) -> dict[str, DeviceReport]:
+        raise AssertionError(workers)
+
     async def facts(self, workers) -> dict[str, DeviceFacts]:
         raise AssertionError(workers)
 
