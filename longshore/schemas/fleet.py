@@ -258,6 +258,8 @@ class FleetView(Message):
     version: int = 0
     settings: FleetSettings = FleetSettings()
     """Those that the fleet plans by: whoever plans beside it must use the same."""
+    suspected: tuple[str, ...] = ()
+    """Pools in which nothing lost is replaced and nothing evicted, by the newest plan."""
 
 
 class WatchRequest(Message):

@@ -133,8 +133,11 @@ class FleetWorkflow:
             await workflow.wait_condition(
                 lambda: not self._ledger.state.causes and not self._busy, timeout=conventions.ORDER_PATIENCE
             )
+            if order.kind == "reconcile":
+                answer = answer.model_copy(update={"words": "nothing to do"})
         if self._reconciled != before:
-            return answer.model_copy(update={"workflow_id": self._reconciled})
+            words = "reconciling" if order.kind == "reconcile" else answer.words
+            return answer.model_copy(update={"words": words, "workflow_id": self._reconciled})
         return answer
 
     @order.validator
@@ -172,7 +175,7 @@ class FleetWorkflow:
 
     @workflow.query(description="The ledger: applied commit, devices, slots, plan")
     def fleet(self) -> FleetView:
-        return self._ledger.view()
+        return self._ledger.view().model_copy(update={"suspected": self._suspected})
 
     @workflow.query(description="Counts every change of the ledger")
     def version(self) -> int:
