@@ -81,7 +81,9 @@ async def tell_fleet(
         cause = error.cause
         if isinstance(cause, ApplicationError) and cause.type in FAILURES:
             raise LongshoreError(cause.type, cause.message.removeprefix(f"{cause.type}: ")) from error
-        raise
+        # A word that no fleet takes, or a fleet that was begun by a release without this verb: its own words say which.
+        print(f"error: the fleet refuses it: {getattr(cause, 'message', cause)}", file=sys.stderr)
+        raise typer.Exit(exits.FAILED) from error
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:
         seconds = gathering.ANSWER_TIMEOUT.seconds
         message = f"No broker answered within {seconds} s; try again, twice told is once told"

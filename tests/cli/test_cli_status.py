@@ -19,10 +19,11 @@ from longshore.schemas.devices import (
     ModelReport,
 )
 from longshore.schemas.failures import Failure
-from longshore.schemas.fleet import FleetView
+from longshore.schemas.fleet import FleetView, Open
 from longshore.schemas.held import Accepted, HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import DeploymentPlan, Goal, Plan, Rejection
 from longshore.schemas.slots import Demand, Slot
 
@@ -267,3 +268,51 @@ def test_json_has_the_same_facts():
     document = json.loads(status_of(fleet(slot("m", "worker-a")), {"worker-a": view("worker-a")}, ()).model_dump_json())
     assert document["deployments"][0]["running_versions"] == {"1.0.0": 1}
     assert document["workers"][0]["capacity"]["max_memory"] == 16 * GI
+
+
+def shown(status):
+    out = io.StringIO()
+    show(status, Console(file=out, width=250), NOW)
+    return out.getvalue()
+
+
+def test_what_operators_hold_and_what_is_left_undone_is_told_with_what_ends_it():
+    """By whom and why; what the newest plan left undone counts, not what the commit's did when it was made."""
+    undone = Open(unplaced=1, deferred=2, rejections=(Rejection(worker_id="worker-b", reasons=("cordoned",)),))
+    ledger = fleet(slot("m", "worker-a")).model_copy(
+        update={
+            "version": 7,
+            "open": {"m": undone},
+            "suspected": ("production",),
+            "cordons": {"worker-b": Cordon(worker_id="worker-b", kind="drain", by="olga", reason="disk swap")},
+            "holds": (Hold(deployment_id="m", kind="quarantined", digest="2", version="1.1.0", workers=("worker-b",)),),
+            "devices": {
+                "worker-a": DeviceRecord(worker_id="worker-a", draining=True, flags=("CLOCK_SKEW",)),
+                "worker-b": DeviceRecord(worker_id="worker-b"),
+            },
+        }
+    )
+    text = shown(status_of(ledger, {}, ()))
+    for expected in (
+        "FLEET_SUSPECT: much of pool production is silent at once",
+        "m: held back: 1 of 2 replicas\nm: worker-b: cordoned\n",
+        "m: 2 commands wait: `longshore explain m` says for what",
+        "m: quarantined: it failed on worker-b\n  → longshore quarantine release m",
+        "worker-b: drained by olga: disk swap\n  → longshore worker uncordon worker-b",
+        "worker-a: drains itself",
+        "worker-a: CLOCK_SKEW\n  → Set the device's clock",
+    ):
+        assert expected in text
+
+
+def test_a_fleet_in_order_has_nothing_below_its_tables():
+    """What needs nobody says nothing."""
+    ledger = fleet(slot("m", "worker-a"), slot("m", "worker-b")).model_copy(update={"version": 7})
+    assert shown(status_of(ledger, {}, ())).rstrip().splitlines()[-1].split()[0] == "worker-b"
+
+
+def test_what_others_took_over_from_a_dead_device_is_no_problem_of_its_deployment():
+    """The device is told as failed; the deployment is whole."""
+    ledger = fleet(slot("m", "worker-a", replaced=True), slot("m", "worker-b"), slot("m", "worker-c"))
+    one = only(status_of(ledger, {"worker-a": view("worker-a", health=Health.FAILED)}, ()))
+    assert (one.state, one.replicas_ready, one.problems) == (DeploymentState.READY, 2, ())

@@ -11,11 +11,12 @@ from longshore.schemas.base import Message
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import DeviceCapacity, DeviceStatus, DeviceView, Health, ModelReport
 from longshore.schemas.failures import FAILURES, Failure
-from longshore.schemas.fleet import FleetView
+from longshore.schemas.fleet import FleetView, Open
 from longshore.schemas.held import HeldBack
 from longshore.schemas.issues import Issue
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import DeploymentPlan, Goal
+from longshore.schemas.orders import Cordon, Hold
+from longshore.schemas.plans import Goal
 from longshore.schemas.slots import Slot
 
 IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
@@ -30,6 +31,11 @@ class WorkerStatus(Message):
     capacity: DeviceCapacity | None
     models: tuple[ModelReport, ...] = ()
     data_address: str = ""
+    cordon: Cordon | None = None
+    drains_itself: bool = False
+    """Its host is being stopped, and waits for its models to be moved elsewhere."""
+    flags: tuple[str, ...] = ()
+    """Failure codes of what is odd about its reports."""
 
 
 class DeploymentState(StrEnum):
@@ -66,6 +72,9 @@ class DeploymentStatus(Message):
     problems: tuple[Problem, ...] = ()
     unplaced: int = 0
     why_unplaced: tuple[str, ...] = ()
+    deferred: int = 0
+    """Commands that wait for something: `longshore explain` says for what."""
+    holds: tuple[Hold, ...] = ()
 
 
 class CommitStatus(Message):
@@ -86,6 +95,8 @@ class Status(Message):
     """The newest first."""
     held_back: tuple[HeldBack, ...] = ()
     """Commits that change nothing until somebody accepts them, the newest last."""
+    suspected: tuple[str, ...] = ()
+    """Pools too much of which is silent at once: nothing lost is replaced there, nothing evicted."""
     workers: tuple[WorkerStatus, ...]
     deployments: tuple[DeploymentStatus, ...]
 
@@ -95,24 +106,18 @@ def status_of(fleet: FleetView, devices: Mapping[str, DeviceView], commits: Sequ
     plan = fleet.plan
     names = sorted({*fleet.devices, *devices, *(plan.workers if plan else ())})
     goals: dict[str, Goal] = plan.goals if plan else {}
-    planned = {deployment.deployment_id: deployment for deployment in plan.deployments} if plan else {}
     ids = sorted({*goals, *(slot.deployment_id for slot in fleet.slots)})
+    slots = [slot for slot in fleet.slots if not _is_taken_over(slot, devices.get(slot.worker_id))]
     return Status(
         registry=fleet.registry,
         applied_sha=fleet.applied_sha,
         generation=fleet.generation,
         commits=tuple(commits),
         held_back=fleet.held_back,
+        suspected=fleet.suspected,
         workers=tuple(_worker(name, fleet, devices.get(name)) for name in names),
         deployments=tuple(
-            _deployment(
-                name,
-                [slot for slot in fleet.slots if slot.deployment_id == name],
-                goals.get(name, Goal(version=None, replicas=0)),
-                planned.get(name),
-                devices,
-            )
-            for name in ids
+            _deployment(name, [slot for slot in slots if slot.deployment_id == name], fleet, devices) for name in ids
         ),
     )
 
@@ -128,16 +133,18 @@ def _worker(worker_id: str, fleet: FleetView, view: DeviceView | None) -> Worker
         capacity=report.capacity if report else None,
         models=report.models if report else (),
         data_address=report.data_address if report else "",
+        cordon=fleet.cordons.get(worker_id),
+        drains_itself=record.draining if record else False,
+        flags=record.flags if record else (),
     )
 
 
 def _deployment(
-    deployment_id: str,
-    slots: Sequence[Slot],
-    goal: Goal,
-    planned: DeploymentPlan | None,
-    devices: Mapping[str, DeviceView],
+    deployment_id: str, slots: Sequence[Slot], fleet: FleetView, devices: Mapping[str, DeviceView]
 ) -> DeploymentStatus:
+    nothing = Goal(version=None, replicas=0)
+    goal = fleet.plan.goals.get(deployment_id, nothing) if fleet.plan else nothing
+    undone = _open(fleet, deployment_id)
     failures = {slot.worker_id: _failure(slot, devices.get(slot.worker_id)) for slot in slots}
     lost = {slot.worker_id for slot in slots if _loss(slot, devices.get(slot.worker_id)) is not None}
     serving = [(slot, version) for slot in slots if (version := _serving(slot)) and slot.worker_id not in lost]
@@ -151,7 +158,7 @@ def _deployment(
     elif goal.replicas == 0 and not slots:
         state = DeploymentState.OFF
     else:
-        whole = ready == goal.replicas and (planned is None or not planned.unplaced)
+        whole = ready == goal.replicas and not undone.unplaced
         state = DeploymentState.READY if whole else DeploymentState.INCOMPLETE
     return DeploymentStatus(
         deployment_id=deployment_id,
@@ -162,9 +169,27 @@ def _deployment(
         replicas_wanted=goal.replicas,
         under_way=under_way,
         problems=problems,
-        unplaced=planned.unplaced if planned else 0,
-        why_unplaced=tuple(f"{r.worker_id}: {'; '.join(r.reasons)}" for r in planned.rejections) if planned else (),
+        unplaced=undone.unplaced,
+        why_unplaced=tuple(f"{r.worker_id}: {'; '.join(r.reasons)}" for r in undone.rejections),
+        deferred=undone.deferred,
+        holds=tuple(hold for hold in fleet.holds if hold.deployment_id == deployment_id),
     )
+
+
+def _open(fleet: FleetView, deployment_id: str) -> Open:
+    """Return what is left undone by the newest plan; a ledger of an older release has the applied commit's only."""
+    if fleet.version:
+        return fleet.open.get(deployment_id, Open())
+    deployments = fleet.plan.deployments if fleet.plan else ()
+    planned = (
+        Open(unplaced=d.unplaced, rejections=d.rejections) for d in deployments if d.deployment_id == deployment_id
+    )
+    return next(planned, Open())
+
+
+def _is_taken_over(slot: Slot, view: DeviceView | None) -> bool:
+    """Tell whether others run what was on a device that has failed: it is no concern of the deployment any more."""
+    return slot.replaced and view is not None and view.health is Health.FAILED
 
 
 def _serving(slot: Slot) -> str | None:

@@ -11,12 +11,19 @@ from rich.table import Table
 
 from longshore.cli.durations import format_duration
 from longshore.cli.status.facts import CommitStatus, DeploymentState, DeploymentStatus, Status, WorkerStatus
+from longshore.planning.circumstances import told
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import DeviceCapacity, Health
+from longshore.schemas.failures import FAILURES
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.quantities import format_memory
 
 _SHORT_SHA = 7
+_LETS_GO = {
+    "paused": "longshore rollout resume",
+    "aborted": "longshore rollout resume",
+    "quarantined": "longshore quarantine release",
+}
 _WHOLE = {"deployment", "worker", "data plane"}  # what is copied is never broken into lines
 
 _COLOURS: dict[str, str] = {
@@ -46,10 +53,14 @@ def show(status: Status, console: Console | None = None, now: datetime | None = 
     for held in status.held_back:
         what = f"held back: {held.sha[:_SHORT_SHA]} {held.code}: {held.reason}\n  → {held.what_next}"
         console.print(escape(what), soft_wrap=True)
+    for pool in status.suspected:
+        what = f"FLEET_SUSPECT: much of pool {pool} is silent at once: nothing lost is replaced, nothing is evicted"
+        console.print(escape(f"{what}\n  → {FAILURES['FLEET_SUSPECT'].remedy}"), soft_wrap=True)
     console.print(_deployments(status.deployments), _workers(status.workers, now))
-    for one in status.deployments:
-        for note in _notes(one):
-            console.print(f"{escape(one.deployment_id)}: {escape(note)}", soft_wrap=True)
+    notes = [(one.deployment_id, note) for one in status.deployments for note in _notes(one)]
+    notes += [(one.worker_id, note) for one in status.workers for note in _notes_of_worker(one)]
+    for name, note in notes:
+        console.print(f"{escape(name)}: {escape(note)}", soft_wrap=True)
 
 
 def _commit(commit: CommitStatus, now: datetime) -> str:
@@ -88,7 +99,25 @@ def _notes(one: DeploymentStatus) -> list[str]:
     notes = list(one.under_way)
     notes += [f"{p.code} on {p.worker_id}: {p.message}\n  → {p.remedy}" for p in one.problems]
     if one.unplaced:
-        notes += [f"no device for {one.unplaced} of {one.replicas_wanted} replicas", *one.why_unplaced]
+        lack = "held back:" if one.holds else "no device for"
+        notes += [f"{lack} {one.unplaced} of {one.replicas_wanted} replicas", *one.why_unplaced]
+    if one.deferred:
+        waits = "1 command waits" if one.deferred == 1 else f"{one.deferred} commands wait"
+        notes.append(f"{waits}: `longshore explain {one.deployment_id}` says for what")
+    notes += [f"{told(hold)}\n  → {_LETS_GO[hold.kind]} {one.deployment_id}" for hold in one.holds]
+    return notes
+
+
+def _notes_of_worker(one: WorkerStatus) -> list[str]:
+    notes = []
+    if one.cordon is not None:
+        kind = "drained" if one.cordon.kind == "drain" else "cordoned"
+        by = f" by {one.cordon.by}" if one.cordon.by else ""
+        why = f": {one.cordon.reason}" if one.cordon.reason else ""
+        notes.append(f"{kind}{by}{why}\n  → longshore worker uncordon {one.worker_id}")
+    if one.drains_itself:
+        notes.append("drains itself: its host ends when its models run elsewhere")
+    notes += [f"{flag}\n  → {FAILURES[flag].remedy}" for flag in one.flags if flag in FAILURES]
     return notes
 
 
