@@ -10,7 +10,7 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
-from longshore.activities.planner import Planner
+from longshore.activities.planner import Planner, upon
 from longshore.schemas.devices import DeviceRecord, Health
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import FleetView, PlanningInput, PlanRequest, RequestKind
@@ -98,7 +98,7 @@ class ReconciliationActivities:
                     idle, before = await self._idle(view), idle
                     # Twice in a row: what has just been planned is started within this time.
                     orphaned = tuple(name for name, generation in idle.items() if before.get(name) == generation)
-                    if found := await self._drift(view, watch, orphaned):
+                    if found := await self._drift(view, orphaned):
                         return found
                     trouble = None
                 except LongshoreError as error:
@@ -117,36 +117,24 @@ class ReconciliationActivities:
         running = await self._entities.running_rollouts(tuple(sorted(under_way)))
         return {name: generation for name, generation in under_way.items() if name not in running}
 
-    async def _drift(self, view: FleetView, watch: DriftWatch, orphaned: tuple[str, ...]) -> DriftFound | None:
+    async def _drift(self, view: FleetView, orphaned: tuple[str, ...]) -> DriftFound | None:
         if view.applied_sha is None:
             return None
         if orphaned:
             words = f"no rollout sees to what is under way of {_names(orphaned)}"
             return DriftFound(cause=_cause(words, orphaned), orphaned=orphaned)
-        plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha, watch))
+        plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha))
         if not plan.moves:
             return None
         deployments = tuple(d.deployment_id for d in plan.deployments) or tuple(s.deployment_id for s in plan.adopted)
         return DriftFound(cause=_cause(f"not as {view.applied_sha[:10]} wants it: {_names(deployments)}", deployments))
 
 
-def _asked(view: FleetView, sha: str, watch: DriftWatch) -> PlanningInput:
-    return PlanningInput(
-        request=PlanRequest(
-            request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE, cause=_cause("a look", ())
-        ),
-        applied_sha=sha,
-        generation=view.generation,
-        devices=view.devices,
-        slots=view.slots,
-        held=view.held_back,
-        mass_unload_limit=watch.mass_unload_limit,
-        cordons=view.cordons,
-        holds=view.holds,
-        failures=view.failures,
-        now=datetime.now(UTC),
-        limits=watch.limits,
+def _asked(view: FleetView, sha: str) -> PlanningInput:
+    request = PlanRequest(
+        request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE, cause=_cause("a look", ())
     )
+    return upon(view, request, datetime.now(UTC))
 
 
 def _is_failed(view: FleetView, worker_id: str) -> bool:

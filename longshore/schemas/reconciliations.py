@@ -8,7 +8,6 @@ from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import CommitOutcome, Telling
 from longshore.schemas.devices import DeviceRecord
-from longshore.schemas.fleet import PlanLimits
 from longshore.schemas.plans import Cause, Plan
 from longshore.schemas.rollouts import RolloutAnswer
 
@@ -77,8 +76,6 @@ class DriftWatch(Message):
 
     registry: str
     interval: timedelta
-    mass_unload_limit: int = 50
-    limits: PlanLimits = PlanLimits()
 
 
 class DriftFound(Message):

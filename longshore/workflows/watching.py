@@ -78,8 +78,6 @@ class Watches:
                 DriftWatch(
                     registry=self._ledger.state.registry,
                     interval=self._ledger.state.settings.reconcile_interval,
-                    mass_unload_limit=self._ledger.state.settings.mass_unload_limit,
-                    limits=self._ledger.state.settings.limits,
                 ),
                 start_to_close_timeout=conventions.WATCH_TIMEOUT,
                 heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,

@@ -456,4 +456,4 @@ class TestOrders:
         await fleet_world.result(fleet_world.registry.push(registry(WORKERS, Wanted("ten"))))
         await fleet_world.settled()
         answer = await fleet(fleet_world).execute_update("order", Order(kind="reconcile"), result_type=OrderAnswer)
-        assert (answer.accepted, answer.workflow_id) == (True, None)
+        assert (answer.accepted, answer.words, answer.workflow_id) == (True, "nothing to do", None)
