@@ -170,11 +170,13 @@ def _free(
     placed = place(target, candidates, schema_version, len(candidates), fleet)
     found: dict[str, Verdict] = {}
     for rank, command in enumerate(placed.commands, start=1):
-        could = {"worker_id": command.worker_id, "rank": rank}
-        if hold is None:
-            found[command.worker_id] = Verdict(kind=VerdictKind.COULD, reasons=(command.reason,), **could)
-        else:
-            found[command.worker_id] = Verdict(kind=VerdictKind.HELD, reasons=(told(hold), command.reason), **could)
+        found[command.worker_id] = Verdict(
+            worker_id=command.worker_id,
+            kind=VerdictKind.HELD if hold else VerdictKind.COULD,
+            # What a plan says of what it does, said of what it would have to do.
+            reasons=(*([told(hold)] if hold else []), command.reason.replace("makes room", "room must be made", 1)),
+            rank=rank,
+        )
     for worker_id in placed.unfit:
         reasons = rejection(target, worker_id, schema_version, fleet).reasons
         found[worker_id] = Verdict(worker_id=worker_id, kind=VerdictKind.CANNOT, reasons=reasons)

@@ -58,7 +58,7 @@ def test_what_could_only_be_with_an_eviction_says_whom():
     explanation = explain("fraud", observed(slots), registry(fleet, low, high))
     ranks = {one.worker_id: one.rank for one in explanation.verdicts}
     assert ranks == {A: 3, B: 1, C: 2}
-    assert told(explanation)[A] == ("could", "makes room: evicts churn (priority 20)")
+    assert told(explanation)[A] == ("could", "room must be made: evicts churn (priority 20)")
 
 
 def test_a_held_deployment_could_be_elsewhere_but_for_the_hold():
