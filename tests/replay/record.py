@@ -17,10 +17,11 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path += [str(HERE.parents[1]), str(HERE.parent / "support"), str(HERE.parent / "planning")]
 
+from fake_device import FakeDevice  # noqa: E402 (after the path above)
 from fleets import Wanted, registry, worker  # noqa: E402 (after the path above)
 from rollout_stage import Stage, making_room, target  # noqa: E402 (after the path above)
 from temporalio.client import AsyncActivityCancelledError  # noqa: E402 (after the path above)
-from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world  # noqa: E402 (after the path above)
+from workflow_world import REGISTRY, World, eventually, real_server, world  # noqa: E402 (after the path above)
 
 from longshore.cli.exits import leave  # noqa: E402 (after the path above)
 from longshore.schemas.devices import Health, ModelReport  # noqa: E402 (after the path above)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from fake_device import FakeDevice
 from temporalio.client import AsyncActivityCancelledError
-from workflow_world import REGISTRY, FakeDevice, World, eventually, real_server, world
+from workflow_world import REGISTRY, World, eventually, real_server, world
 
 from longshore.activities.device_facts import facts_of
 from longshore.schemas.devices import (

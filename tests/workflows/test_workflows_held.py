@@ -322,7 +322,7 @@ async def test_temporals_own_command_line_is_enough(real_world: World) -> None:
     sha = real_world.registry.rewrite(registry(WORKERS, TEN))
     await real_world.result(sha)
     page = (Path(__file__).parents[2] / "docs" / "temporal.md").read_text()
-    (recipe,) = re.findall(r"`temporal (workflow update execute [^`]+)`", page)
+    [recipe] = re.findall(r"`temporal (workflow update execute [^`]+--name accept [^`]+)`", page)
     filled = recipe.replace("REGISTRY ", f"{REGISTRY} ").replace('"SHA"', f'"{sha}"').replace("YOU", "olga")
     run = await asyncio.create_subprocess_exec(
         program("temporal"), *shlex.split(filled), "--address", real_world.client.service_client.config.target_host

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from device_fakes import WORKER_ID, Device, FakeLease, spec
+from fake_device import FakeDevice
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
-from workflow_world import REGISTRY, FakeDevice, World, eventually
+from workflow_world import REGISTRY, World, eventually
 
 from longshore.activities.devices import DeviceActivities
 from longshore.schemas.commands import Action
