@@ -341,7 +341,15 @@ class FleetWorkflow:
     def _tell_story(self) -> None:
         state, waiting = self._ledger.state, len(self._queue) + self._ledger.planning
         story = stories.fleet_story(
-            state.applied_sha, state.generation, state.devices, state.slots, waiting, held=state.held
+            state.applied_sha,
+            state.generation,
+            state.devices,
+            state.slots,
+            waiting,
+            held=state.held,
+            cordons=state.cordons.values(),
+            holds=state.holds,
+            causes=state.causes,
         )
         workflow.set_current_details(story)
 

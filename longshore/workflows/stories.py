@@ -9,7 +9,8 @@ from longshore.schemas.commits import CommitOutcome, ValidationResult
 from longshore.schemas.devices import DeviceRecord, DeviceReport, Health
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.held import Accepted, HeldBack
-from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
+from longshore.schemas.orders import Cordon, Hold
+from longshore.schemas.plans import Cause, DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, Steering
 from longshore.schemas.slots import Slot
 
@@ -91,6 +92,9 @@ def fleet_story(
     waiting: int,
     *,
     held: Iterable[HeldBack] = (),
+    cordons: Iterable[Cordon] = (),
+    holds: Iterable[Hold] = (),
+    causes: Iterable[Cause] = (),
 ) -> str:
     applied_row = (
         f"Applied commit `{short(applied)}`, generation {generation}, {count(waiting, 'plan request')} waiting."
@@ -98,11 +102,18 @@ def fleet_story(
     device_rows = [(d.worker_id, d.health, d.status or "never heard", len(d.slots)) for _, d in sorted(devices.items())]
     held_rows = [(short(one.sha), one.code, one.reason, one.what_next) for one in held]
     held_back = table(("commit", "code", "it", "next"), held_rows)
+    words = [cause.words for cause in causes]
+    order_rows = [
+        *((cordon.kind, cordon.worker_id, cordon.by, cordon.reason) for cordon in cordons),
+        *((hold.kind, f"{hold.deployment_id} {hold.version or ''}", hold.by, hold.reason) for hold in holds),
+    ]
     slot_rows = [(s.deployment_id, s.worker_id, s.version, s.state, s.generation, s.code or "") for s in slots]
     return "\n\n".join(
         [
             applied_row,
             *([f"### Held back\n\n{held_back}"] if held_rows else []),
+            *([f"### To be mended\n\n{bullets(words)}"] if words else []),
+            *([f"### Orders\n\n{table(('order', 'on', 'by', 'reason'), order_rows)}"] if order_rows else []),
             "### Devices\n\n" + table(("device", "health", "says of itself", "models"), device_rows),
             "### Deployments\n\n"
             + table(("deployment", "device", "version", "state", "generation", "failure"), slot_rows),
