@@ -104,12 +104,18 @@ class Registry:
             fill_in(manifest, **self._urls)
         return self._push("Deploy sentiment 1.0.0 and digits 1.0.0 to production")
 
+    def edit(self, deployment: str, version: str) -> None:
+        """Point a deployment at another version, for the next commit to bring."""
+        self._replace(deployment, "ref: v", f"ref: v{version}")
+
     def pin(self, deployment: str, version: str, message: str) -> str:
         """Point a deployment at another version and push."""
-        return self._edit(deployment, "ref: v", f"ref: v{version}", message)
+        self.edit(deployment, version)
+        return self._push(message)
 
     def disable(self, deployment: str, message: str) -> str:
-        return self._edit(deployment, "enabled: ", "enabled: false", message)
+        self._replace(deployment, "enabled: ", "enabled: false")
+        return self._push(message)
 
     def blunder(self, message: str) -> str:
         """Push what happens in a hurry: a branch where a tag belongs, and a field misspelt in another manifest."""
@@ -128,13 +134,10 @@ class Registry:
         return sorted(file.name for file in (self.repository.clone / "errors").glob("*.yaml"))
 
     def history(self) -> list[str]:
-        """Return what everyone has committed, the broker's records among it, newest first."""
+        """Return what everyone has committed, the broker's records of results among it, newest first."""
         self.repository.git("pull", "--quiet", "--rebase", "origin", "main")
-        return self.repository.git("log", "--format=%h  %<(14,trunc)%an  %s").splitlines()
-
-    def _edit(self, deployment: str, start: str, line: str, message: str) -> str:
-        self._replace(deployment, start, line)
-        return self._push(message)
+        results = ("--invert-grep", "--grep=^Longshore: state$")  # the state is recorded at each change
+        return self.repository.git("log", "--format=%h  %<(14,trunc)%an  %s", *results).splitlines()
 
     def _replace(self, deployment: str, start: str, line: str) -> None:
         """Replace the one line that begins with `start`, as a person would: the rest stays as it is."""

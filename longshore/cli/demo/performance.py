@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from longshore.cli.demo import rollout, story
+from longshore.cli.demo.asking import REVIEW, SENTIMENT
 from longshore.cli.demo.processes import DemoFailed
 from longshore.cli.demo.report import Report, show
 from longshore.cli.demo.screen import Screen
@@ -63,26 +64,32 @@ async def _play(stage: Stage) -> None:
 def _urls(stage: Stage) -> dict[str, str]:
     devices = {worker_id: stage.data_url(worker_id) for worker_id in stage.watcher.workers}
     sha = stage.registry.repository.git("rev-parse", "HEAD")
-    workflow = quote(conventions.commit_workflow_id(REGISTRY, sha), safe="")
+    mended = next(step.facts["reconciliation"] for step in stage.report.steps if "reconciliation" in step.facts)
     return {
         "Temporal Web UI": stage.ui_url,
-        "the last commit's story": f"{stage.ui_url}/namespaces/default/workflows/{workflow}",
+        "the last commit's story": _story(stage, conventions.commit_workflow_id(REGISTRY, sha)),
+        "the lost device's story": _story(stage, conventions.reconciliation_workflow_id(REGISTRY, mended)),
         **{f"{worker_id} (Envoy)": url for worker_id, url in devices.items()},
         "artifact store (S3)": stage.storage.url,
         "registry": stage.registry.repository.url,
     }
 
 
+def _story(stage: Stage, workflow_id: str) -> str:
+    return f"{stage.ui_url}/namespaces/default/workflows/{quote(workflow_id, safe='')}"
+
+
 async def paste_lines(stage: Stage) -> list[str]:
     """Return lines that work when they are pasted into a shell."""
-    device = stage.data_url((await rollout.holders(stage, story.SENTIMENT))[0])
+    device = stage.data_url((await rollout.holders(stage, SENTIMENT))[0])
     path, host = "/v1/classify", "sentiment.example.com"
     longshore = Path(sys.executable).with_name("longshore")
     return [
-        _curl(f"{device}/infer/{story.SENTIMENT}", story.REVIEW),
-        _curl(f"{device}{path}", story.REVIEW, "-H", f"host: {host}"),
-        _curl(f"{device}/infer/{story.SENTIMENT}", {"txt": "a wrong field: 422 says which"}),
+        _curl(f"{device}/infer/{SENTIMENT}", REVIEW),
+        _curl(f"{device}{path}", REVIEW, "-H", f"host: {host}"),
+        _curl(f"{device}/infer/{SENTIMENT}", {"txt": "a wrong field: 422 says which"}),
         f"{shlex.quote(str(longshore))} status --temporal {stage.temporal}",
+        f"{shlex.quote(str(longshore))} {shlex.join(stage.plan_arguments())}",
     ]
 
 

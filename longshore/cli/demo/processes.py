@@ -90,6 +90,42 @@ class Processes:
         """Start `longshore ARGUMENTS…` as a process of its own."""
         return await self.start(name, [sys.executable, "-m", "longshore", *arguments])
 
+    async def cut(self, process: Process, folder: Path) -> int:
+        """SIGKILL a worker host and all that it runs from `folder`, as when a device loses its power.
+
+        The host goes first: it would start the others again. Return how many processes there were.
+        """
+        self._running.remove(process)
+        process.child.kill()
+        await process.child.wait()
+        others = [other for other in psutil.process_iter() if _runs_from(other, folder)]
+        for other in others:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                other.kill()
+        await asyncio.to_thread(psutil.wait_procs, others, STOP_TIMEOUT)
+        return 1 + len(others)
+
+    async def says(self, *arguments: str | Path, code: int) -> str:
+        """Run `longshore ARGUMENTS…` to its end and return what it prints. Raises DemoFailed on another exit code."""
+        child = await asyncio.create_subprocess_exec(
+            *map(str, [sys.executable, "-m", "longshore", *arguments]),
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            said, complaint = await child.communicate()
+        except asyncio.CancelledError:
+            child.kill()
+            await child.wait()
+            raise
+        if child.returncode != code:
+            words = (complaint or said).decode(errors="replace").strip()
+            raise DemoFailed(f"longshore {arguments[0]} ended with code {child.returncode}, not {code}:\n{words}")
+        return said.decode().rstrip()
+
     def check(self) -> None:
         """Raise DemoFailed, with its last words, when one of them has ended by itself."""
         for process in self._running:
@@ -160,18 +196,21 @@ def sweep(state: Path) -> list[str]:
 
 
 def _is_ours(process: psutil.Process, state: Path) -> bool:
-    """Tell whether `process` inherited the mark.
-
-    What a worker host starts has a bare environment: an Envoy is known by its configuration in the state folder, a
-    runner by its interpreter there.
-    """
+    """Tell whether `process` inherited the mark, or was started by a worker host of ours, with a bare environment."""
     try:
-        program, *arguments = process.cmdline() or [""]
-        told = arguments if Path(program).name == "envoy" else [program]
-        inside = any(text.startswith(f"{state}{os.sep}") for text in told)
-        return inside or bool(process.environ().get(MARK) == str(state))
+        return _runs_from(process, state) or bool(process.environ().get(MARK) == str(state))
     except (psutil.Error, OSError):
         return False  # someone else's, or gone
+
+
+def _runs_from(process: psutil.Process, folder: Path) -> bool:
+    """Tell whether `process` is an Envoy, known by its configuration in the folder, or a runner, by its interpreter."""
+    try:
+        program, *arguments = process.cmdline() or [""]
+    except (psutil.Error, OSError):
+        return False
+    told = arguments if Path(program).name == "envoy" else [program]
+    return any(text.startswith(f"{folder}{os.sep}") for text in told)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from typing import Any
 from longshore.cli.demo.load import Load, percentile
 from longshore.cli.demo.screen import Screen
 
+MEASURED = ("devices_agree", "ready_elsewhere")
+"""The facts of a step that say how long it took, where it did more than that."""
+
 
 @dataclass
 class Step:
@@ -72,7 +75,8 @@ def show(report: Report, screen: Screen) -> None:
     screen.act("Timings")
     for step in report.steps:
         mark = "✓" if step.ok else "✗"
-        seconds = step.facts.get("devices_agree", step.seconds)  # of a push, not of the load around it
+        # Of what the name tells, not of the load around it.
+        seconds = next((step.facts[name] for name in MEASURED if name in step.facts), step.seconds)
         screen.plain(f"  {mark} {step.name:<58} {seconds:8.2f} s")
     if report.first_answer_seconds is not None:
         screen.plain(f"    first answer of a model, after the set-up: {report.first_answer_seconds:26.2f} s")

@@ -14,6 +14,7 @@ from longshore.schemas.commits import CommitOutcome, CommitResult
 from longshore.schemas.devices import ModelReport
 from longshore.schemas.issues import Severity
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Plan
 
 BEGIN_TIMEOUT = 30.0  # seconds from the webhook to a workflow, or from the workflow to its plan
 END_TIMEOUT = 600.0  # seconds; a first load downloads the model's packages
@@ -80,37 +81,47 @@ async def _carried_out(stage: Stage, sha: str, step: Step, tick: Tick) -> Commit
 async def _watch(stage: Stage, sha: str, ending: asyncio.Task[CommitResult], tick: Tick) -> None:
     """Tell the plan, then each change on a device, until the workflow has ended."""
     deadline = time.monotonic() + END_TIMEOUT
-    seen: Seen = _seen(await stage.watcher.models())
+    seen: Seen = states(await stage.watcher.models())
     deployments: tuple[str, ...] | None = None
     while not ending.done():
         stage.processes.check()
         tick()
         if deployments is None and (plan := await stage.watcher.plan(sha)) is not None:
             deployments = tuple(d.deployment_id for d in plan.deployments)
-            for deployment in plan.deployments:
-                for command in deployment.commands:
-                    what = " ".join(filter(None, [command.action, deployment.version]))
-                    stage.screen.say(
-                        f"plan: {deployment.deployment_id}: {what} on {command.worker_id}: {command.reason}"
-                    )
+            tell_plan(stage, plan)
         for deployment_id in deployments or ():
             for worker_id, progress in (await stage.watcher.progress(deployment_id)).items():
                 stage.screen.bar(
                     f"{worker_id} {deployment_id}", progress.progress, f"{progress.step} {progress.detail}"
                 )
-        seen = _tell_changes(stage, seen, await stage.watcher.models())
+        seen = tell_changes(stage, seen, await stage.watcher.models())
         if time.monotonic() > deadline:
             raise DemoFailed(f"the workflow of commit {sha[:10]} has not ended within {END_TIMEOUT:g} s")
         await asyncio.wait([ending], timeout=LOOK)
-    _tell_changes(stage, seen, await stage.watcher.models())
+    tell_changes(stage, seen, await stage.watcher.models())
 
 
-def _seen(models: dict[tuple[str, str], ModelReport]) -> Seen:
+def tell_plan(stage: Stage, plan: Plan) -> None:
+    for deployment in plan.deployments:
+        name = deployment.deployment_id
+        for command in deployment.commands:
+            what = " ".join(filter(None, [command.action, deployment.version]))
+            stage.screen.say(f"plan: {name}: {what} on {command.worker_id}: {command.reason}")
+        for later in deployment.deferred:
+            stage.screen.say(
+                f"plan: {name}: {later.action} on {later.worker_id} once {later.waits_for}: {later.reason}"
+            )
+        if deployment.unplaced:
+            stage.screen.say(f"plan: {name}: {deployment.unplaced} of {deployment.replicas} replicas find no place")
+
+
+def states(models: dict[tuple[str, str], ModelReport]) -> Seen:
     return {key: (model.state, model.version or "") for key, model in models.items()}
 
 
-def _tell_changes(stage: Stage, before: Seen, models: dict[tuple[str, str], ModelReport]) -> Seen:
-    now = _seen(models)
+def tell_changes(stage: Stage, before: Seen, models: dict[tuple[str, str], ModelReport]) -> Seen:
+    """Tell what the devices report otherwise than `before`; return what they report now."""
+    now = states(models)
     for (worker_id, deployment_id), (state, version) in sorted(now.items()):
         if before.get((worker_id, deployment_id)) == (state, version):
             continue
@@ -134,16 +145,19 @@ def _judge(result: CommitResult) -> None:
 
 
 async def _agree(stage: Stage) -> None:
-    """Wait until every device reports what the ledger has of it: each replica READY in its version."""
-
     async def agreed() -> bool:
-        fleet = await stage.watcher.fleet()
-        models = await stage.watcher.models()
-        wanted = {(s.worker_id, s.deployment_id): (s.state, s.version) for s in fleet.slots} if fleet else {}
-        serving = {key: (m.state, m.version) for key, m in models.items() if m.state is not ModelState.IDLE}
-        return fleet is not None and wanted == serving
+        return await is_agreed(stage)
 
     await stage.processes.until("every device reports what the ledger wants of it", agreed, AGREE_TIMEOUT)
+
+
+async def is_agreed(stage: Stage) -> bool:
+    """Tell whether every device reports what the ledger has of it: each replica READY in its version."""
+    fleet = await stage.watcher.fleet()
+    models = await stage.watcher.models()
+    wanted = {(s.worker_id, s.deployment_id): (s.state, s.version) for s in fleet.slots} if fleet else {}
+    serving = {key: (m.state, m.version) for key, m in models.items() if m.state is not ModelState.IDLE}
+    return fleet is not None and wanted == serving
 
 
 async def holders(stage: Stage, deployment_id: str) -> list[str]:

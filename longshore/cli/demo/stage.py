@@ -20,7 +20,7 @@ import httpx2
 from longshore.cli.demo import fixtures, storage
 from longshore.cli.demo.git import Repository
 from longshore.cli.demo.ports import LOOPBACK, choose
-from longshore.cli.demo.processes import DemoFailed, Processes, search_path, sweep
+from longshore.cli.demo.processes import DemoFailed, Process, Processes, search_path, sweep
 from longshore.cli.demo.report import Report
 from longshore.cli.demo.screen import Screen
 from longshore.cli.demo.training import Trainer
@@ -29,7 +29,10 @@ from longshore.cli.demo.watching import Watcher
 REGISTRY = "model-registry"
 READY_TIMEOUT = 60.0  # seconds; each of them takes one or two on an idle machine
 ANSWER_TIMEOUT = 30.0  # seconds for one HTTP request
+SCHEMES = ("--repository-schemes", "file")  # the models' repositories are folders beside the registry's
 POLL_INTERVAL = "10s"  # the broker's own look at the registry; the webhook is what makes it quick
+# Minutes in a fleet, where a device may be away for that long; nobody would wait for them here.
+PRESENCE = ("--heartbeat-interval", "2s", "--suspect-after", "5s", "--failed-after", "10s", "--ping-timeout", "2s")
 PROGRAMS = {
     "git": "apt install git, or on macOS xcode-select --install",
     "uv": "python3 dev.py setup",
@@ -59,6 +62,7 @@ class Stage:
         self.registry = fixtures.Registry(Repository(state / f"{REGISTRY}.git", state / REGISTRY, fixtures.OPS))
         self.processes = Processes(state, self._environment())
         self.data_ports: dict[str, int] = {}
+        self._hosts: dict[str, Process] = {}
         self._watcher: Watcher | None = None
 
     @property
@@ -124,7 +128,7 @@ class Stage:
         arguments = ["up", "--registry", self.registry.repository.url, "--state-dir", str(self.state / "control")]
         arguments += ["--temporal-port", str(self.temporal_port), "--ui-port", str(self.ui_port)]
         arguments += ["--webhook-port", str(self.webhook_port), "--poll-interval", POLL_INTERVAL]
-        arguments += ["--repository-schemes", "file"]  # its models' repositories are folders beside the registry's
+        arguments += [*SCHEMES, *PRESENCE]
         self.screen.say(f"$ longshore {' '.join(arguments)}")
         await self.processes.longshore("up", *arguments)
         workers = [file.stem for file in self.registry.workers()]
@@ -140,21 +144,38 @@ class Stage:
     async def _start_devices(self) -> None:
         for port, file in enumerate(self.registry.workers(), start=8080):
             self.data_ports[file.stem] = choose(port, self._taken)
-            listen = f"{LOOPBACK}:{self.data_ports[file.stem]}"
-            arguments = ["worker-host", "--config", str(file), "--temporal", self.temporal]
-            arguments += ["--state-dir", str(self.state / "devices" / file.stem), "--listen", listen]
             self._share_packages(file.stem)
-            self.screen.say(f"$ longshore {' '.join(arguments)}")
-            await self.processes.longshore(file.stem, *arguments)
+            await self.switch_on(file.stem)
         await self.processes.until("all devices report", self.watcher.all_heard, READY_TIMEOUT)
         for worker_id in self.watcher.workers:
             view = await self.watcher.device(worker_id)
             if view is not None and view.report is not None:
                 self.screen.good(f"{worker_id} is {view.health}, data plane at {view.report.data_address}")
 
+    async def switch_on(self, worker_id: str) -> None:
+        """Start the worker host of a device: for the first time, or on what it had when it lost its power."""
+        config = self.registry.repository.clone / "workers" / f"{worker_id}.yaml"
+        arguments = ["worker-host", "--config", str(config), "--temporal", self.temporal]
+        arguments += ["--state-dir", str(self.device(worker_id))]
+        arguments += ["--listen", f"{LOOPBACK}:{self.data_ports[worker_id]}", "--presence-interval", "1s"]
+        self.screen.say(f"$ longshore {' '.join(arguments)}")
+        self._hosts[worker_id] = await self.processes.longshore(worker_id, *arguments)
+
+    async def cut_power(self, worker_id: str) -> int:
+        """Kill all processes of a device at once; return how many there were."""
+        return await self.processes.cut(self._hosts.pop(worker_id), self.device(worker_id))
+
+    def device(self, worker_id: str) -> Path:
+        """Return the folder in which a device keeps everything."""
+        return self.state / "devices" / worker_id
+
+    def plan_arguments(self) -> tuple[str, ...]:
+        """Return what asks for the plan of the registry's clone as it lies there."""
+        return ("plan", str(self.registry.repository.clone), "--temporal", self.temporal, *SCHEMES)
+
     def _share_packages(self, worker_id: str) -> None:
         """Give the devices one download cache: they are one machine here, and three downloads would teach nothing."""
-        packages = self.state / "devices" / worker_id / "cache" / "packages"
+        packages = self.device(worker_id) / "cache" / "packages"
         packages.mkdir(parents=True, exist_ok=True)
         if not (packages / "uv").exists():
             (packages / "uv").symlink_to(self.state / "cache" / "uv")

@@ -1,4 +1,4 @@
-"""The acts: deploy, infer, update under load, go back, a bad push, disable.
+"""The acts: deploy, infer, read a plan, update under load, go back, lose a device, a bad push, disable.
 
 Each raises DemoFailed when its promise breaks.
 """
@@ -8,28 +8,26 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
-import httpx2
-
-from longshore.cli.demo import rollout
+from longshore.cli.demo import loss, preview, rollout
+from longshore.cli.demo.asking import (
+    AROUND,
+    CONNECTIONS,
+    DIGITS,
+    FIVE,
+    NEW,
+    OK,
+    OLD,
+    PAUSE,
+    REVIEW,
+    SENTIMENT,
+    UNAVAILABLE,
+    ask,
+    expect,
+)
 from longshore.cli.demo.load import Load
 from longshore.cli.demo.processes import DemoFailed
 from longshore.cli.demo.report import load_facts
-from longshore.cli.demo.stage import Stage, client
-
-SENTIMENT, DIGITS = "sentiment-prod", "digits-prod"
-OLD, NEW = "1.0.0", "1.1.0"
-REVIEW = {"text": "The new release is laggy, but support was quick."}
-FIVE = {
-    "pixels": [
-        *(0, 0, 12, 8, 8, 7, 0, 0, 0, 3, 16, 16, 11, 7, 0, 0, 0, 2, 14, 1, 0, 0, 0, 0, 0, 5, 14, 5, 0, 0, 0, 0),
-        *(0, 2, 15, 16, 9, 0, 0, 0, 0, 0, 0, 2, 16, 2, 0, 0, 0, 0, 4, 8, 16, 4, 0, 0, 0, 0, 11, 14, 9, 0, 0, 0),
-    ]
-}
-"""A handwritten five of scikit-learn's data set, row by row."""
-CONNECTIONS = 3  # per device
-PAUSE = 0.005  # seconds between two requests of a connection: a load, not a benchmark
-AROUND = 200  # requests before the change begins and after it has ended
-OK, UNAVAILABLE = 200, 503
+from longshore.cli.demo.stage import Stage
 
 
 async def play(stage: Stage, set_up_until: float) -> None:
@@ -37,8 +35,11 @@ async def play(stage: Stage, set_up_until: float) -> None:
     await deploy(stage)
     await infer(stage)
     stage.report.first_answer_seconds = round(stage.screen.seconds - set_up_until, 3)
-    await change_under_load(stage, f"Update sentiment to {NEW} under load", NEW, f"Deploy sentiment {NEW}")
+    announced = await preview.read_plan(stage)
+    sha = await change_under_load(stage, f"Update sentiment to {NEW} under load", NEW, f"Deploy sentiment {NEW}")
+    await preview.compare(stage, announced, sha)
     await change_under_load(stage, f"Go back to {OLD} under load", OLD, f"Back to sentiment {OLD}: a forward commit")
+    await loss.lose(stage)
     await refuse(stage)
     await disable(stage)
 
@@ -60,12 +61,15 @@ async def infer(stage: Stage) -> None:
         for deployment, document in ((SENTIMENT, REVIEW), (DIGITS, FIVE)):
             for worker_id in await rollout.holders(stage, deployment):
                 answer = await ask(stage.data_url(worker_id), deployment, document)
-                _expect(answer, OK, OLD)
+                expect(answer, OK, OLD)
                 stage.screen.good(f"{worker_id} {deployment} {answer.headers['x-model-version']}: {answer.text}")
 
 
-async def change_under_load(stage: Stage, title: str, version: str, message: str) -> None:
-    """Push another version while every device is under load. No request may fail, and only two versions answer."""
+async def change_under_load(stage: Stage, title: str, version: str, message: str) -> str:
+    """Push another version while every device is under load; return the commit.
+
+    No request may fail, and only two versions answer.
+    """
     stage.screen.act(title)
     workers = await rollout.holders(stage, SENTIMENT)
     urls = [f"{stage.data_url(worker_id)}/infer/{SENTIMENT}" for worker_id in workers]
@@ -80,15 +84,17 @@ async def change_under_load(stage: Stage, title: str, version: str, message: str
                 requests, failed = sum(load.total for load in loads), sum(load.failed for load in loads)
                 stage.screen.bar("load", None, f"{requests} requests, {failed} failed")
 
-            await rollout.follow(stage, stage.registry.pin(SENTIMENT, version, message), step, tick)
+            sha = stage.registry.pin(SENTIMENT, version, message)
+            await rollout.follow(stage, sha, step, tick)
             for load in loads:
                 await load.more(AROUND)
         step.facts |= {"load": load_facts(*loads)}
         _tell_load(stage, step.facts["load"])
         for worker_id in workers:
             answer = await ask(stage.data_url(worker_id), SENTIMENT, REVIEW)
-            _expect(answer, OK, version)
+            expect(answer, OK, version)
             stage.screen.good(f"{worker_id} {SENTIMENT} {version}: {answer.text}")
+    return sha
 
 
 async def refuse(stage: Stage) -> None:
@@ -115,13 +121,8 @@ async def disable(stage: Stage) -> None:
         await rollout.follow(stage, stage.registry.disable(DIGITS, "EMERGENCY: disable digits"), step)
         for worker_id in workers:
             answer = await ask(stage.data_url(worker_id), DIGITS, FIVE)
-            _expect(answer, UNAVAILABLE, None)
+            expect(answer, UNAVAILABLE, None)
             stage.screen.good(f"{worker_id} {DIGITS}: {answer.status_code} {answer.json().get('type')}")
-
-
-async def ask(base: str, deployment: str, document: dict[str, Any]) -> httpx2.Response:
-    async with client() as http:
-        return await http.post(f"{base}/infer/{deployment}", json=document)
 
 
 async def _running(stage: Stage) -> dict[tuple[str, str], tuple[object, ...]]:
@@ -136,11 +137,3 @@ def _tell_load(stage: Stage, facts: dict[str, Any]) -> None:
         raise DemoFailed(f"requests failed under load: {facts['outcomes']}; answered: {by_version}")
     latency = f"p50 {facts['p50_ms']:g} ms, p99 {facts['p99_ms']:g} ms"
     stage.screen.good(f"{facts['requests']} requests, {facts['failed']} failed; {by_version}; {latency}")
-
-
-def _expect(answer: httpx2.Response, status: int, version: str | None) -> None:
-    told = answer.headers.get("x-model-version")
-    if answer.status_code != status or (version is not None and told != version):
-        raise DemoFailed(
-            f"{answer.url} answered {answer.status_code} by version {told}, not {status} by {version}: {answer.text}"
-        )

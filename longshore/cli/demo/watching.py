@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -13,15 +14,25 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longshore.schemas.commands import CommandProgress
 from longshore.schemas.commits import CommitResult
-from longshore.schemas.devices import DeviceView, ModelReport
+from longshore.schemas.devices import DeviceView, Health, ModelReport
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.plans import Plan
+from longshore.schemas.reconciliations import Reconciliation, ReconciliationResult
 from longshore.workflows import conventions
 
 QUERY_TIMEOUT = timedelta(seconds=5)
 
 _NOT_YET = {RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
 _NOT_YET |= {RPCStatusCode.FAILED_PRECONDITION}  # the workflow is there, no broker has answered for it yet
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all devices were at one moment, by their own reports."""
+
+    health: dict[str, Health]
+    models: dict[tuple[str, str], ModelReport]
+    """By device and deployment. Of a device that has failed, what it said last."""
 
 
 class Watcher:
@@ -60,11 +71,17 @@ class Watcher:
         views = await asyncio.gather(*map(self.device, self.workers))
         return all(view is not None and view.report is not None for view in views)
 
+    async def look(self) -> Look:
+        views = [view for view in await asyncio.gather(*map(self.device, self.workers)) if view is not None]
+        reports = [view.report for view in views if view.report is not None]
+        return Look(
+            health={view.worker_id: view.health for view in views},
+            models={(report.worker_id, model.deployment_id): model for report in reports for model in report.models},
+        )
+
     async def models(self) -> dict[tuple[str, str], ModelReport]:
         """Return what every device says of its models, by device and deployment."""
-        views = await asyncio.gather(*map(self.device, self.workers))
-        reports = [view.report for view in views if view is not None and view.report is not None]
-        return {(report.worker_id, model.deployment_id): model for report in reports for model in report.models}
+        return (await self.look()).models
 
     async def plan(self, sha: str) -> Plan | None:
         """Return the plan of `sha` once the ledger has applied it."""
@@ -76,6 +93,26 @@ class Watcher:
         workflow_id = conventions.commit_workflow_id(self._registry, sha)
         handle = self._client.get_workflow_handle(workflow_id, result_type=CommitResult)
         result: CommitResult = await handle.result()
+        return result
+
+    async def reconciliation(self, generation: int) -> Reconciliation | None:
+        """Return what the fleet does unasked by the plan of `generation`, or None where that is a commit's."""
+        workflow_id = conventions.reconciliation_workflow_id(self._registry, generation)
+        try:
+            async for event in self._client.get_workflow_handle(workflow_id).fetch_history_events(page_size=1):
+                started = event.workflow_execution_started_event_attributes
+                decoded = await self._client.data_converter.decode(started.input.payloads, [Reconciliation])
+                asked: Reconciliation = decoded[0]
+                return asked
+        except RPCError as error:
+            _raise_unless_not_yet(error)
+        return None
+
+    async def mended(self, generation: int) -> ReconciliationResult:
+        """Wait until a reconciliation has ended."""
+        workflow_id = conventions.reconciliation_workflow_id(self._registry, generation)
+        handle = self._client.get_workflow_handle(workflow_id, result_type=ReconciliationResult)
+        result: ReconciliationResult = await handle.result()
         return result
 
     async def has_begun(self, sha: str) -> bool:
