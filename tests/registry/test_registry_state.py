@@ -150,6 +150,12 @@ def test_only_a_material_change_is_written():
         assert len(set(files.values())) == 1
 
 
+def test_a_fleet_without_devices_is_no_news_until_there_were_some():
+    """A registry begins without a state that says nothing."""
+    assert state_files(FleetState([]), NOW, None, []) == {}
+    assert state_files(FleetState([]), NOW, render_state(FleetState([device("worker-a")]), NOW), [])
+
+
 def test_what_an_operator_did_to_the_file_is_undone():
     """A state file that is no longer YAML is written anew."""
     assert state_files(FleetState([device("worker-a")]), NOW, b"\x00[", [])

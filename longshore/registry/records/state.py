@@ -62,6 +62,8 @@ def state_files(fleet: FleetState, now: datetime, current: bytes | None, paths: 
 
     `paths` are the files that there are: a second change within one second gets a name of its own.
     """
+    if current is None and not fleet.devices:
+        return {}  # a registry that has only just begun
     if fleet.applied.sha is None and current is not None:
         fleet = FleetState(fleet.devices, last_applied(current))
     state = render_state(fleet, now)
