@@ -10,10 +10,8 @@ from typing import Protocol
 
 import structlog
 
-from longshore.registry.documents.yaml import parse
-from longshore.registry.documents.yaml_gate import OUR_OWN
 from longshore.registry.records.pins import PINS_FILE, Pins, parse_pins
-from longshore.registry.records.state import STATE_FILE
+from longshore.registry.records.state import STATE_FILE, last_applied
 from longshore.registry.repositories.git import Git
 from longshore.registry.repositories.signing import ANY_KEYS, AllowedKeys
 from longshore.registry.validation.loading import LoadedCommit, load_snapshot
@@ -103,14 +101,15 @@ class RegistryService:
         been rejected, or be held back.
         """
         head = await self.look()
-        recorded, generation = await self._recorded()
+        recorded = await self._recorded()
+        generation = recorded.generation
         line = await self._git.line(self._url, head, LINE_SEARCHED + 1)
         for sha in line:
             planned = await commits.planned(sha)
-            is_applied = planned is not None or sha == recorded
+            is_applied = planned is not None or sha == recorded.sha
             if is_applied and (found := await self._as_applied(sha, max(planned or 0, generation))):
                 return found
-        for sha in ([recorded] if recorded else []) + line[1:]:
+        for sha in ([recorded.sha] if recorded.sha else []) + line[1:]:
             if found := await self._as_applied(sha, generation):
                 return found
         return LastApplied(sha=None, generation=generation)
@@ -124,16 +123,10 @@ class RegistryService:
             )
         return spec
 
-    async def _recorded(self) -> tuple[str | None, int]:
-        """Return the commit and the generation that the recorded state names; None, 0 where it names none."""
-        if self._head is None:
-            return None, 0
-        state = (await self._git.read(self._url, self._head, [STATE_FILE])).get(STATE_FILE)
-        document = parse(state, {}, OUR_OWN).value if state is not None else None
-        if not isinstance(document, dict):
-            return None, 0
-        sha, generation = document.get("commit"), str(document.get("generation", ""))
-        return (sha if isinstance(sha, str) else None), int(generation) if generation.isdecimal() else 0
+    async def _recorded(self) -> LastApplied:
+        """Return what the recorded state says, as it was last looked at."""
+        files = await self._git.read(self._url, self._head, [STATE_FILE]) if self._head is not None else {}
+        return last_applied(files.get(STATE_FILE, b""))
 
     async def _as_applied(self, sha: str, generation: int) -> LastApplied | None:
         try:

@@ -13,10 +13,11 @@ from temporalio.exceptions import ActivityError
 from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.records import RecordActivities
 from longshore.schemas.commits import CommitOutcome
+from longshore.schemas.issues import Audience
 from longshore.schemas.plans import CauseKind
 from longshore.schemas.reconciliations import Reconciliation, ReconciliationRecord, ReconciliationResult
 from longshore.schemas.rollouts import RolloutAnswer
-from longshore.schemas.telling import aftermath, alarm
+from longshore.schemas.telling import aftermath, alarm, failed_models
 from longshore.workflows import conventions, stories
 from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
 from longshore.workflows.telling import Messenger
@@ -44,7 +45,7 @@ class ReconciliationWorkflow:
     async def run(self, asked: Reconciliation) -> ReconciliationResult:
         workflow.upsert_search_attributes([conventions.COMMIT.value_set(asked.sha)])
         messenger = Messenger(asked.registry, asked.telling)
-        alarmed = asyncio.create_task(messenger.tell_ops(asked.sha, alarm(asked)))  # beside the work
+        alarmed = asyncio.create_task(messenger.tell(asked.sha, {Audience.OPS: alarm(asked)}))  # beside the work
         self._tell("Rolling out")
         await self._delivery.start(asked.plan)
         answers = await self._delivery.ended(asked.plan, self._record_so_far)
@@ -52,7 +53,8 @@ class ReconciliationWorkflow:
         result = await self._record(self._result(outcome, stories.commit_summary(outcome, answers), answers))
         self._tell(result.summary)
         # Of a suspicion everything has been said: it began with nothing to do.
-        ended = await messenger.tell_ops(asked.sha, aftermath(asked.registry, result) if answers else None)
+        told = {Audience.OPS: aftermath(asked.registry, result), Audience.ML: failed_models(asked.registry, result)}
+        ended = await messenger.tell(asked.sha, told if answers else {})
         untold = dict.fromkeys([*await alarmed, *ended])
         result = result.model_copy(update={"summary": stories.with_untold(result.summary, tuple(untold))})
         workflow.upsert_search_attributes([conventions.OUTCOME.value_set(result.outcome)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
@@ -51,12 +51,14 @@ class Messenger:
             untold += [self._notify(result.sha, told, audience, channel) for channel in channels]
         return tuple(filter(None, await asyncio.gather(*untold)))
 
-    async def tell_ops(self, sha: str, told: Notice | None) -> tuple[str, ...]:
-        """Send a notice, if there is one, by every channel of ops. Return what could not be told, and why."""
-        if told is None:
-            return ()
-        channels = range(self._telling.channels.get(Audience.OPS, 0))
-        sent = [self._notify(sha, told, Audience.OPS, channel) for channel in channels]
+    async def tell(self, sha: str, notices: Mapping[Audience, Notice | None]) -> tuple[str, ...]:
+        """Send to each audience its notice, if there is one, by all its channels. Return what could not be told."""
+        sent = [
+            self._notify(sha, told, audience, channel)
+            for audience, told in notices.items()
+            if told is not None
+            for channel in range(self._telling.channels.get(audience, 0))
+        ]
         return tuple(filter(None, await asyncio.gather(*sent)))
 
     async def _show_ended(self, result: CommitResult) -> str | None:
