@@ -5,12 +5,13 @@ from fleets import NOW, Wanted, answered, device, observed, reconciling, registr
 
 from longshore.planning.check import check
 from longshore.planning.plan import make_plan
+from longshore.planning.render import render
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceStatus, Health
 from longshore.schemas.fleet import PlanLimits
 from longshore.schemas.ledger import reserve
 from longshore.schemas.orders import Cordon
-from longshore.schemas.plans import ChangeType
+from longshore.schemas.plans import Cause, CauseKind, ChangeType
 
 FOUR = [worker(f"worker-{name}") for name in "abcd"]
 
@@ -106,7 +107,7 @@ def test_drained_device_is_emptied_without_a_gap():
     why = "moves from worker-a: the device is being drained (olga, disk swap)"
     assert told(plans["movable"]) == [f"MIGRATE: {why}"]
     assert commands(plans["movable"]) == [(Action.LOAD, "worker-b")]
-    assert [one.worker_id for one in plans["movable"].deferred] == ["worker-a"]
+    assert f"  later  worker-a  UNLOAD once another is READY: {why[21:]}" in render(plan).splitlines()
     assert (plans["bound"].commands, plans["bound"].unplaced, len(plans["bound"].deferred)) == ((), 1, 1)
     asked = reconciling(answered(slots, plan), cordons=cordons)
     _, plans = replanned(asked, movable, bound, workers=workers)
@@ -145,8 +146,17 @@ def test_what_is_found_as_wanted_is_taken_in_and_left_alone():
     """A ledger that was lost is made anew without a command."""
     wanted = Wanted("m", replicas=2)
     slots = running(wanted)
-    plan, plans = replanned(reconciling(generation=7), wanted, adopted=slots)
+    cause = Cause(kind=CauseKind.REBUILD, words="the ledger was lost", by="olga@desk")
+    asked = reconciling(generation=7)
+    asked = asked.model_copy(update={"request": asked.request.model_copy(update={"cause": cause})})
+    plan, plans = replanned(asked, wanted, adopted=slots)
     assert (plans, plan.adopted, plan.moves, plan.generation) == ({}, slots, True, 7)
+    assert render(plan).splitlines()[1:] == [
+        "because the ledger was lost (olga@desk)",
+        "found m 1.0.0 on worker-a, ready",
+        "found m 1.0.0 on worker-b, ready",
+        "nothing to do",
+    ]
 
 
 def test_rollout_that_nobody_sees_to_is_commanded_anew():
