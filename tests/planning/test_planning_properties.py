@@ -15,6 +15,7 @@ from longshore.schemas.fleet import PlanLimits, SlotSettled, UpdateGap
 from longshore.schemas.ledger import reserve, settle
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon, Hold
+from longshore.schemas.slots import Demand
 
 ZONES = ["a", "b"]
 WORKERS = [f"worker-{n}" for n in range(5)]
@@ -170,12 +171,14 @@ def carried_out(slots, plan, desired, records, chance: random.Random):
             slots = answer(slots, slot, None)
             continue
         begun.add(slot)
-        present = [s for s in slots if s in begun or s.state is not ModelState.LOADING]
-        assert all(memory(present, worker_id) <= limit for worker_id, limit in limits.items())
+        waiting = {s for s in flight if s not in begun and s.state is not ModelState.UNLOADING}
+        assert all(memory(slots, worker_id, waiting) <= limit for worker_id, limit in limits.items())
 
 
-def memory(slots, worker_id):
-    return sum(slot.reserved.memory for slot in slots if slot.worker_id == worker_id)
+def memory(slots, worker_id, waiting=frozenset()):
+    """Sum what is there; of what was not issued yet only the version before is."""
+    here = (slot for slot in slots if slot.worker_id == worker_id)
+    return sum((s.previous_demand or Demand()).memory if s in waiting else s.reserved.memory for s in here)
 
 
 @PROPERTY

@@ -7,6 +7,7 @@ from longshore.planning.plan import make_plan, wondered
 from longshore.planning.render import render
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import DeviceFacts
+from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve, stamp
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Awaited
@@ -101,3 +102,18 @@ def test_newcomer_whose_room_was_not_freed_asks_for_it_anew():
     _, plans = replanned(reconciling(kept, evict=False), LOW, HIGH)
     assert [(command.action, command.worker_id) for command in plans["high"].commands] == [(Action.UNLOAD, "worker-a")]
     assert plans["high"].commands[0].reason == "no place for 1.0.0: memory: 6Gi wanted, 4Gi of 8Gi taken"
+
+
+def test_update_may_evict_where_gaps_are_refused():
+    """The RELOAD waits for the victim; until then the old version serves."""
+    one = [worker("worker-a", memory="6Gi")]
+    old, new = (Wanted("m", f"{n}.0.0", memory=f"{2 * n}Gi", priority=90) for n in (1, 2))
+    low = Wanted("low", memory="2Gi", priority=10)
+    asked = reconciling(running(old, low, workers=one), limits=PlanLimits(update_gap=UpdateGap.REFUSE))
+    _, plans = replanned(asked, new, low, workers=one)
+    (command,) = plans["m"].commands
+    assert (command.action, command.recreate) == (Action.RELOAD, False)
+    assert (command.reason, command.after[0].deployment_id) == (
+        "1.0.0 → 2.0.0, makes room: evicts low (priority 10)",
+        "low",
+    )
