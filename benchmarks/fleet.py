@@ -117,7 +117,7 @@ async def histories(client: Client, rollouts: int) -> list[History]:
             History(run.id, (await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()).events)
             async for run in client.list_workflows()
         ]
-        return found if len(rollouts_of(found)) == rollouts else None
+        return found if len({rollout.workflow_id for rollout in rollouts_of(found)}) == rollouts else None
 
     return await eventually(listed, "every rollout is in the server's list")
 
@@ -206,6 +206,7 @@ async def measure(size: Size) -> dict[str, object]:
         "floor_seconds": round(bare, 2),
         "ratio_to_floor": round(ready / bare, 2),
         "workflows": len(found),
+        "reconciliations": sum(history.workflow_id.startswith("reconcile:") for history in found),
         "largest_payload_bytes": heaviest.largest_payload,
         "largest_payload_in": heaviest.workflow_id,
         "largest_payload_of_goal": round(heaviest.largest_payload / PAYLOAD_GOAL, 3),

@@ -257,7 +257,8 @@ async def test_a_newcomer_of_high_priority_in_a_full_fleet(fleet: System) -> Non
     assert answers["least"].outcome is RolloutOutcome.INCOMPLETE
     left = (await fleet.fleet()).open["least"]
     assert (left.unplaced, sorted(rejection.worker_id for rejection in left.rejections)) == (2, workers)
-    assert all("models" in " ".join(rejection.reasons) for rejection in left.rejections)
+    assert {short.resource for rejection in left.rejections for short in rejection.shortfalls} == {"models"}
+    assert "2 of 2 replicas found no device" in answers["least"].message
     assert len(fleet.runners()) == 6
 
 
@@ -318,7 +319,7 @@ async def test_an_operator_terminates_the_fleet_and_a_rollout(fleet: System) -> 
     fleet.registry.deployment("late", fleet.model, "2.0.0")
     client = await fleet.client()
     async with unharmed(fleet, "ten", *workers):
-        fleet.registry.push("Deploy late")
+        sha = fleet.registry.push("Deploy late")
         await begins(fleet, 2)
         for workflow_id in (conventions.rollout_workflow_id("late"), conventions.fleet_workflow_id("registry")):
             await client.get_workflow_handle(workflow_id).terminate("by hand, in the Web UI")
@@ -326,6 +327,8 @@ async def test_an_operator_terminates_the_fleet_and_a_rollout(fleet: System) -> 
         fleet.restart("broker")
         await becomes(fleet, workers, "late", 1)
         await becomes(fleet, workers, "ten", 2)
+        result = await fleet.outcome(sha)
+        assert result.outcome is CommitOutcome.APPLIED, result.summary
         fleet.registry.deployment("late", fleet.model, "1.0.0")
         await applied(fleet, "Another version")
     assert before <= {process.pid for process in fleet.runners()}
