@@ -221,6 +221,29 @@ async def test_a_device_that_was_cut_off_comes_back(fleet: System, island: Islan
     assert len(seen.samples[-1]) == 2
 
 
+@pytest.mark.parametrize("island", [behind_a_wire], indirect=True)
+async def test_a_device_comes_back_while_its_replacement_loads(fleet: System, island: Island) -> None:
+    """One copy too many goes once enough are READY; until then nothing is taken away (FAULTS 90)."""
+    others = await devices(fleet, "bc")
+    fleet.registry.deployment("ten", fleet.model, "2.0.0", replicas=2)
+    await applied(fleet, "Deploy")
+    assert ISLAND in holders(await fleet.fleet(), "ten")
+    doors = {ISLAND: island.door, **{name: door(fleet.data_ports[name]) for name in others}}
+    with Sampler("ten", doors) as seen:
+        island.cut()
+
+        async def replaced() -> bool:
+            return holders(await fleet.fleet(), "ten") == others
+
+        await eventually(replaced, "the cut off device is replaced")
+        island.heal()
+        await recovers(fleet, ISLAND)
+        await becomes(fleet, [ISLAND, *others], "ten", 2)
+        await seen.more()
+    assert {len(sample) for sample in seen.samples} <= {2, 3}
+    assert len(seen.samples[-1]) == 2
+
+
 async def test_five_deployments_in_one_commit(fleet: System) -> None:
     """All are READY as often as wanted, each is answered once, and what ran before notices nothing."""
     workers = await devices(fleet, "abcd")
