@@ -11,7 +11,7 @@ from longshore.planning.steps import capacity, evictions
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import Health
 from longshore.schemas.fleet import PlanningInput, UpdateGap
-from longshore.schemas.ledger import reserve
+from longshore.schemas.ledger import Key, reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.registries import RegistrySnapshot
@@ -23,6 +23,7 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
     # What was found in reports is in the ledger before anything is commanded.
     before = reserve(observed.slots, plan.model_copy(update={"deployments": ()}))
     fleet = Fleet.of(observed.model_copy(update={"slots": before}), desired)
+    commanded = {(d.deployment_id, command.worker_id) for d in plan.deployments for command in d.commands}
     broken = list(_generations(plan, observed))
     for deployment in plan.deployments:
         slots = fleet.occupancy.of(deployment.deployment_id)
@@ -30,6 +31,7 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
         for command in deployment.commands:
             broken.extend(_fitting_action(deployment, command, slots.get(command.worker_id)))
             broken.extend(_right_device(deployment, command, slots, desired, fleet))
+            broken.extend(_promised(deployment, command, slots, fleet, commanded))
         broken.extend(_silent(deployment, fleet))
         broken.extend(_serving(deployment, slots, fleet))
         broken.extend(_replicas(deployment, slots, fleet))
@@ -89,9 +91,18 @@ def _right_device(
             yield f"{name}: {command.action} on {worker_id}, which does not support its schema version"
         if slot is None and fleet.absence(worker_id):
             yield f"{name}: {command.action} on {worker_id}: {fleet.absence(worker_id)}"
-        newcomer = fleet.occupancy.claims(worker_id).get(name)
-        if newcomer is not None:
-            yield f"{name}: {command.action} on {worker_id}, where it makes room for {newcomer}"
+
+
+def _promised(
+    deployment: DeploymentPlan, command: PlannedCommand, slots: dict[str, Slot], fleet: Fleet, commanded: set[Key]
+) -> Iterator[str]:
+    """Nothing comes to where it makes room. A newcomer that is commanded anew says itself what it still waits for."""
+    name, worker_id = deployment.deployment_id, command.worker_id
+    slot = slots.get(worker_id)
+    kept = slot is not None and slot.digest == deployment.digest and slot.state is not ModelState.UNLOADING
+    newcomer = fleet.occupancy.claims(worker_id).get(name) if worker_id in fleet.workers else None
+    if command.action is not Action.UNLOAD and not kept and newcomer and (newcomer, worker_id) not in commanded:
+        yield f"{name}: {command.action} on {worker_id}, where it makes room for {newcomer}"
 
 
 def _silent(deployment: DeploymentPlan, fleet: Fleet) -> Iterator[str]:

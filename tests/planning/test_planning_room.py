@@ -86,34 +86,13 @@ def test_plan_is_stamped_with_the_ledger_it_was_made_for():
     assert plan.stamp != replanned(observed(), LOW)[0].stamp
 
 
-def test_newcomer_whose_room_was_not_freed_asks_for_it_anew():
-    """Where the victim's UNLOAD failed it is evicted again; where that may not be, another place is looked for."""
-    slots = running(LOW)
-    plan, _ = replanned(observed(slots), LOW, HIGH)
-    kept = answered(slots, plan, {"worker-a": "PREEMPTION_FAILED"})
-    assert {(s.deployment_id, s.worker_id, s.state) for s in kept} == {
-        ("high", "worker-a", ModelState.FAILED),
-        ("low", "worker-a", ModelState.FAILED),
-        ("low", "worker-b", ModelState.READY),
-    }
-    _, plans = replanned(reconciling(kept), LOW, HIGH)
-    (load,) = plans["high"].commands
-    assert [(awaited.deployment_id, awaited.worker_id) for awaited in load.after] == [("low", "worker-a")]
-    _, plans = replanned(reconciling(kept, evict=False), LOW, HIGH)
-    assert [(command.action, command.worker_id) for command in plans["high"].commands] == [(Action.UNLOAD, "worker-a")]
-    assert plans["high"].commands[0].reason == "no place for 1.0.0: memory: 6Gi wanted, 4Gi of 8Gi taken"
-
-
-def test_update_may_evict_where_gaps_are_refused():
-    """The RELOAD waits for the victim; until then the old version serves."""
-    one = [worker("worker-a", memory="6Gi")]
-    old, new = (Wanted("m", f"{n}.0.0", memory=f"{2 * n}Gi", priority=90) for n in (1, 2))
-    low = Wanted("low", memory="2Gi", priority=10)
-    asked = reconciling(running(old, low, workers=one), limits=PlanLimits(update_gap=UpdateGap.REFUSE))
-    _, plans = replanned(asked, new, low, workers=one)
-    (command,) = plans["m"].commands
-    assert (command.action, command.recreate) == (Action.RELOAD, False)
-    assert (command.reason, command.after[0].deployment_id) == (
-        "1.0.0 → 2.0.0, makes room: evicts low (priority 10)",
-        "low",
-    )
+def test_what_has_gone_comes_back_where_the_newcomer_no_longer_needs_its_room():
+    """The newcomer is planned anew and smaller: what it waited for before is not promised any more."""
+    one = [worker("worker-a", memory="8Gi")]
+    slots = running(LOW, workers=one)
+    plan, _ = replanned(observed(slots), LOW, HIGH, workers=one)
+    under_way = [slot for slot in reserve(slots, plan) if slot.deployment_id == "high"]
+    smaller = Wanted("high", version="1.1.0", memory="2Gi", priority=90)
+    _, plans = replanned(observed(under_way), LOW, smaller, workers=one)
+    assert [(c.action, c.worker_id, c.after) for c in plans["high"].commands] == [(Action.LOAD, "worker-a", ())]
+    assert [(c.action, c.worker_id) for c in plans["low"].commands] == [(Action.LOAD, "worker-a")]
