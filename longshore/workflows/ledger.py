@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -50,8 +50,12 @@ ANSWERS_KEPT = 200
 
 _TOO_MUCH = PlanOutcome.MASS_UNLOAD_BLOCKED.code or ""
 
-# A rebuilt ledger counts on from what it has heard plus this: an absent device may have seen more, and a rollout that
-# waits for it may hold more.
+# A rebuilt ledger counts on from the seconds since then: plans are made more slowly, so that is above all generations
+# that were given out, also by a ledger that was lost before anybody told of its plans.
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+# Where something is known that is above even that (the server's clock is wrong), it counts on from there plus this: an
+# absent device may have seen more, and a rollout that waits for it may hold more.
 REBUILD_LEAP = 1000
 
 # What a change of is news for who reads the ledger.
@@ -132,7 +136,7 @@ class Ledger:
         self._update(rebuilt=True)
         if known == 0:
             return
-        self._update(applied_sha=self._state.applied_sha or last.sha, generation=known + REBUILD_LEAP)
+        self._update(applied_sha=self._state.applied_sha or last.sha, generation=leap(known, now))
         words = f"the ledger was lost, and is made anew from git and {len(self._state.devices)} devices"
         self._become(causes.note(self._state, Cause(kind=CauseKind.REBUILD, words=words), now))
 
@@ -343,6 +347,12 @@ class Ledger:
         before, self._state = self._state, state
         if any(getattr(before, name) != getattr(state, name) for name in _TOLD):
             self._state = state.model_copy(update={"version": before.version + 1})
+
+
+def leap(known: int, now: datetime) -> int:
+    """Return a generation above all that may have been given out since `known`, by one lost ledger after the other."""
+    since = int((now - _EPOCH).total_seconds())
+    return since if since > known else known + REBUILD_LEAP
 
 
 def _held_back(answer: PlanAnswer, now: datetime) -> HeldBack:

@@ -595,6 +595,18 @@ def test_what_has_left_git_is_forgotten():
     assert (book.state.holds, book.state.cordons, set(book.view().devices)) == ((), {}, {"w"})
 
 
+def test_a_ledger_that_is_lost_twice_gives_no_generation_out_twice():
+    """Lost again before its plan reached a device or git, it begins from the same knowledge as before."""
+    given_out: set[int] = set()
+    seen = 41
+    for hours in (30, 30.1, 30.2):
+        book = Ledger(FleetInput(registry="r"))
+        book.rebuilt([told(seen=seen)], LastApplied(sha=SHA, generation=39), NOW + timedelta(hours=hours))
+        begins, seen = book.state.generation, min(given_out, default=41)
+        assert given_out.isdisjoint(range(begins, begins + 50))
+        given_out.update(range(begins, begins + 50))
+
+
 def test_a_lost_ledger_counts_on_from_what_was_seen():
     """The devices' highest generation, git's, and then a leap: absent devices may have seen more."""
     book = Ledger(FleetInput(registry="r"))
