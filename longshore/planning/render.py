@@ -35,10 +35,10 @@ def render(
 
 
 def capacities(rows: Iterable[CapacityRow]) -> str:
-    """Return a table of what each device holds before and after, as amounts of what it has."""
+    """Return a table of what each changed device holds before and after, as amounts of what it has."""
     rows = tuple(rows)
     changed = [row for row in rows if row.before != row.after]
-    table = [("device", "memory", "CPU", "GPU", "models"), *(_cells(row) for row in changed)]
+    table = [("device", "memory", "CPU", "GPU", "models"), *(_cells(row) for row in changed)] if changed else []
     if not any(row.capacity.gpu for row in changed):
         table = [(device, memory, cpu, models) for device, memory, cpu, _, models in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

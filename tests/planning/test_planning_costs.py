@@ -5,6 +5,7 @@ from fleets import Wanted, answered, observed, registry, worker
 
 from longshore.planning.costs import Cost, preview
 from longshore.planning.plan import make_plan
+from longshore.planning.render import capacities
 from longshore.schemas.cards import Artifacts
 from longshore.schemas.devices import DeviceFacts
 
@@ -54,6 +55,15 @@ def test_way_back_from_a_reload_fetches_nothing():
     facts = {"worker-a": DeviceFacts(load_seconds={"m": 50.0}, fetch_seconds={"m": 42.0})}
     found = costs(Wanted("m", "1.1.0"), facts, slots)
     assert found == {("m", "worker-a"): Cost(bytes=None, seconds=50.0, rollback_seconds=8.0)}
+
+
+def test_a_table_of_capacities_has_the_changed_devices_only():
+    """Where a plan leaves each device as full as it was, there is no table, only that it is so."""
+    slots = answered((), make_plan(observed(), registry(FLEET, Wanted("m", "1.0.0"))))
+    asked = observed(slots)
+    same, more = (registry(FLEET, wanted) for wanted in (Wanted("m", "1.1.0"), Wanted("m", "1.1.0", cpu=3.0)))
+    assert capacities(preview(make_plan(asked, same), asked, same).capacity) == f"{len(FLEET)} devices as before\n"
+    assert capacities(preview(make_plan(asked, more), asked, more).capacity).splitlines()[0].startswith("device")
 
 
 def test_capacity_is_told_before_and_after():
