@@ -107,7 +107,8 @@ class ReconciliationWorkflow:
 
     def _tell(self, step: str) -> None:
         self._step = step
-        story = stories.commit_story(
-            f"{self._asked.cause.words}: {step}", None, self._asked.plan, self._delivery.answers
-        )
+        # A summary begins with the cause.
+        words = self._asked.cause.words
+        head = step if words in step else f"{words}: {step}"
+        story = stories.commit_story(head, None, self._asked.plan, self._delivery.answers)
         workflow.set_current_details(story)

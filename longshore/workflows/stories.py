@@ -180,8 +180,7 @@ def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
     if failed:
         return "; ".join(failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")  # noqa: PLR2004 (a sentence, not a list)
     if answer.outcome is RolloutOutcome.INCOMPLETE:
-        why = "; ".join(f"{r.worker_id}: {', '.join(r.reasons)}" for r in plan.rejections[:3])
-        return f"{plan.unplaced} of {plan.replicas} replicas found no device ({why})"
+        return f"{plan.unplaced} of {plan.replicas} replicas found no device ({_why_no_device(plan)})"
     return f"{count(len(answer.results), 'command')} done" if answer.results else "nothing to do"
 
 
@@ -205,9 +204,19 @@ def _plan_details(plan: Plan) -> str:
         changes = "; ".join(f"{change.type}: {change.reason}" for change in deployment.changes)
         lines.append(f"\n**{deployment.deployment_id}** {changes}\n")
         lines += [f"- {command_summary(deployment, command)}" for command in deployment.commands]
+        lines += [
+            f"- later: {one.action} on {one.worker_id} once {one.waits_for}: {one.reason}"
+            for one in deployment.deferred
+        ]
         if deployment.unplaced:
-            lines.append(f"- {deployment.unplaced} of {deployment.replicas} replicas found no device")
+            unplaced = f"{deployment.unplaced} of {deployment.replicas} replicas found no device"
+            lines.append(f"- {unplaced} ({_why_no_device(deployment)})")
     return "\n".join(_shown(lines)).strip() or "Everything already is as this commit wants it."
+
+
+def _why_no_device(plan: DeploymentPlan) -> str:
+    why = "; ".join(f"{r.worker_id}: {', '.join(r.reasons)}" for r in plan.rejections[:3])
+    return why or "its selector matches no further device"
 
 
 def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:

@@ -76,6 +76,10 @@ class TestFailure:
         [told] = quick_world.people.told
         assert "worker failed" in told.notice.title
         assert "worker-a" in told.notice.body
+        reconciliation = conventions.reconciliation_workflow_id(REGISTRY, view.generation)
+        handle = quick_world.client.get_workflow_handle(reconciliation)
+        story = str(await handle.query("__temporal_workflow_metadata"))
+        assert f"**{result.summary}**" in story  # the cause stands there once
         never.set()
 
     async def test_a_device_that_returns_loses_its_surplus_without_a_gap(self, quick_world: World) -> None:
