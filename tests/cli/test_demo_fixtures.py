@@ -107,6 +107,15 @@ def test_each_change_is_one_commit_on_top(registry: Registry):
     assert registry.repository.git("show", "--stat", "--format=", "HEAD").count("|") == 1
 
 
+def test_an_edit_waits_for_the_next_push(registry: Registry):
+    """Until then the registry has nothing of it, and the push brings just that."""
+    before = registry.deploy()
+    registry.edit("sentiment-prod", "1.1.0")
+    assert registry.repository.git("ls-remote", "origin", "main").split()[0] == before
+    registry.pin("sentiment-prod", "1.1.0", "Update")
+    assert registry.repository.git("show", "--stat", "--format=", "HEAD").count("|") == 1
+
+
 def test_a_blunder_is_undone_by_the_next_commit(registry: Registry):
     """The bad push breaks both manifests; what follows carries none of it."""
     registry.deploy()

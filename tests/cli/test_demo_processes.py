@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -59,6 +60,33 @@ async def test_stopping_ends_all_and_what_they_started(processes: Processes):
     await processes.stop()
     assert not process.running
     await until(gone, grandchild)
+
+
+async def test_a_device_that_loses_its_power_is_gone_with_all_that_it_runs(processes: Processes, state: Path):
+    """What runs from its folder dies too, and is not missed; what only names the folder, or another one, goes on."""
+    runners = []
+    for name in ("worker-a", "worker-b"):
+        python_there = state / name / "bin" / "python"
+        python_there.parent.mkdir(parents=True)
+        python_there.symlink_to(sys.executable)
+        runners.append(await asyncio.create_subprocess_exec(python_there, *SLEEPER[1:]))
+    host = await processes.start("worker-a", SLEEPER)
+    other = await processes.start("up", [*SLEEPER, state / "worker-a" / "a-file"])
+    try:
+        assert await processes.cut(host, state / "worker-a") == 2
+        assert await asyncio.wait_for(runners[0].wait(), 20) == -signal.SIGKILL
+        assert (host.running, other.running, runners[1].returncode) == (False, True, None)
+        processes.check()
+    finally:
+        runners[1].kill()
+        await runners[1].wait()
+
+
+async def test_a_command_is_heard_to_its_end(processes: Processes):
+    """What it prints is returned; another exit code than the one that is expected is told with its complaint."""
+    assert await processes.says("version", code=0) == version("longshore")
+    with pytest.raises(DemoFailed, match=r"(?s)longshore plan ended with code 1, not 2:.*nowhere"):
+        await processes.says("plan", "nowhere", "--state", "nowhere", code=2)
 
 
 async def test_a_death_is_told_with_the_last_words(processes: Processes):

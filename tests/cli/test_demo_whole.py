@@ -76,6 +76,15 @@ def test_the_demo_keeps_its_promises_until_ctrl_c(state: Path):
         assert load["failed"] == 0
         assert set(load["versions"]) == {"1.0.0", "1.1.0"}
         assert load["requests"] == load["outcomes"]["200"] > 1000
+    facts = {step["name"]: step["facts"] for step in told["steps"]}
+    assert facts["read a plan: edited → printed"] == {"commands": 3}
+    lost = facts["device lost → its replica READY elsewhere"]
+    assert 0 < lost["failed"] < lost["ready_elsewhere"] <= lost["recorded"]
+    assert lost["from"] != lost["to"]
+    back = facts["device back → what is too many is gone"]
+    assert back["survivors"]["failed"] == 0
+    assert back["survivors"]["requests"] == back["survivors"]["versions"]["1.0.0"] > 1000
+    assert any("the fleet acts unasked: " + lost["from"] + " has failed" in line for line in said)
     (bad,) = [step["facts"] for step in told["steps"] if step["name"] == "bad push: push → refused"]
     assert {"REF_UNPINNED", "UNKNOWN_FIELD", "MANIFEST_INVALID"} <= set(bad["codes"])
     assert bad["refused"]["failed"] == 0

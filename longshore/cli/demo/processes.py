@@ -102,7 +102,6 @@ class Processes:
         for other in others:
             with contextlib.suppress(psutil.NoSuchProcess):
                 other.kill()
-        await asyncio.to_thread(psutil.wait_procs, others, STOP_TIMEOUT)
         return 1 + len(others)
 
     async def says(self, *arguments: str | Path, code: int) -> str:
