@@ -151,10 +151,14 @@ def _price(cost: Cost) -> str:
     if cost.bytes is not None:
         parts.append(f"fetches {_size(cost.bytes)}" if cost.bytes else "nothing to fetch")
     if cost.seconds is not None:
-        parts.append(f"about {cost.seconds:.0f} s")
+        parts.append(_time(cost.seconds))
     if cost.rollback_seconds is not None:
-        parts.append(f"back in about {cost.rollback_seconds:.0f} s")
+        parts.append(f"back in {_time(cost.rollback_seconds)}")
     return ", ".join(parts)
+
+
+def _time(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
 def _size(amount: int) -> str:
