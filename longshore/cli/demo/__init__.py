@@ -1,7 +1,7 @@
 """`longshore demo`: everything real, on this machine, told as it happens.
 
-`performance` runs it: `stage` sets up and clears away, `story` is what happens, `rollout` follows one push, `screen`
-and `report` show it.
+`performance` runs it: `stage` sets up and clears away, `story` is what happens, with `preview` and `loss` as two of its
+acts, `rollout` follows one push, `lookout` what the fleet does unasked, `screen` and `report` show it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main(
         Path, typer.Option(help="Folder for everything that the demo makes.", envvar="LONGSHORE_STATE_DIR")
     ] = Path("demo-state"),
 ) -> None:
-    """Show everything at work on this machine, with real models: deploy, update, go back, a bad push, disable."""
+    """Show everything at work on this machine, with real models: deploy, read a plan, update, lose a device, …"""
     from longshore.cli import exits  # noqa: PLC0415 (`--help` needs none of this)
     from longshore.cli.demo.performance import perform  # noqa: PLC0415
     from longshore.cli.demo.report import Report  # noqa: PLC0415

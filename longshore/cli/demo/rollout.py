@@ -128,7 +128,7 @@ def tell_changes(stage: Stage, before: Seen, models: dict[tuple[str, str], Model
         model = models[worker_id, deployment_id]
         arriving = f" → {model.incoming_version}" if model.incoming_version else ""
         why = f": {model.error.code}: {model.error.message}" if model.error else ""
-        stage.screen.say(f"{worker_id}  {deployment_id}  {state.upper():<10}{version}{arriving}{why}")
+        stage.screen.say(f"{worker_id}  {deployment_id}  {state.upper():<10}{version}{arriving}{why}".rstrip())
         share = 1.0 if state == ModelState.READY else None
         stage.screen.bar(f"{worker_id} {deployment_id}", share, state)
     for worker_id, deployment_id in sorted(before.keys() - now.keys()):
