@@ -128,9 +128,11 @@ def victims(standing: Standing, surplus: int, fleet: Fleet) -> tuple[Slot, ...]:
 def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict[str, str]) -> None:
     """Try again what has failed, there or once elsewhere."""
     ready = sum(slot.state is ModelState.READY for slot in standing.current)
-    if ready >= draft.target.replicas:
-        for slot in standing.spent:
+    for slot in standing.spent:
+        if ready >= draft.target.replicas:
             draft.unload(slot, UnloadReason.SCALED_DOWN, _too_many(slot, draft.fleet))
+        else:
+            draft.await_others(slot, f"{slot.version} failed with {slot.code}")
     given_up: list[tuple[Slot, str]] = []
     for slot in standing.failed:
         if draft.has_failed(slot.worker_id):
@@ -148,8 +150,9 @@ def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict
     # Each that was given up before has had its one other device; that may be the one that has failed now.
     for number, (slot, reason) in enumerate(given_up):
         if number < len(given_up) - len(standing.spent):
-            why[slot.worker_id] = "another device is tried"
+            why[slot.worker_id] = "another device is sought"
             draft.lose([slot])
+            draft.await_others(slot, f"{slot.version} {reason}")
         else:
             why[slot.worker_id] = "given up"
             draft.keep(Rejection(worker_id=slot.worker_id, reasons=(f"{slot.version} {reason}",)))

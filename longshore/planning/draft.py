@@ -87,9 +87,14 @@ class Draft:
         if self.has_failed(slot.worker_id):
             self.defer(Action.UNLOAD, slot, reason, "the device is heard again")
         elif slot.state in _SERVING and sum(self._is_ready(other) for other in others) < wanted:
-            self.defer(Action.UNLOAD, slot, reason, "another is READY" if wanted == 1 else f"{wanted} others are READY")
+            self.await_others(slot, reason)
         else:
             self.unload(slot, UnloadReason.SCALED_DOWN, reason)
+
+    def await_others(self, slot: Slot, reason: str) -> None:
+        """Put off the UNLOAD of a slot until as many others as are wanted serve."""
+        wanted = self.target.replicas
+        self.defer(Action.UNLOAD, slot, reason, "another is READY" if wanted == 1 else f"{wanted} others are READY")
 
     def defer(self, action: Action, slot: Slot, reason: str, waits_for: str) -> None:
         self.deferred.append(Deferred(action=action, worker_id=slot.worker_id, reason=reason, waits_for=waits_for))

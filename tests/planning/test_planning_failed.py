@@ -79,7 +79,9 @@ def test_failure_that_does_not_pass_is_tried_once_on_another_device():
     """Then it is given up: the plan says so each time, and commands nothing more. A push tries all again."""
     slots = broken(ONE, "RUNNER_OOM")
     plan, plans = replanned(reconciling(slots), ONE)
-    assert told(plans["m"]) == ["FAILED_MODEL: 1 of 1 replica failed: RUNNER_OOM on worker-a (another device is tried)"]
+    assert told(plans["m"]) == [
+        "FAILED_MODEL: 1 of 1 replica failed: RUNNER_OOM on worker-a (another device is sought)"
+    ]
     assert (commands(plans["m"]), plans["m"].lost) == ([(Action.LOAD, "worker-b")], ("worker-a",))
     slots = answered(slots, plan, {"worker-b": "RUNNER_OOM"})
     slots = tuple(slot.model_copy(update={"failures": 1, "failed_at": NOW}) for slot in slots)
