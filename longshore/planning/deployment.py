@@ -193,13 +193,16 @@ def _place(missing: int, matching: tuple[str, ...], slots: dict[str, Slot], sche
 
 
 def _too_many(slot: Slot, fleet: Fleet) -> str:
+    """Say why just this one, in the order in which `victims` chooses."""
     if slot.state is ModelState.FAILED:
         return f"one replica too many, and this one failed with {slot.code}"
+    if slot.replaced:
+        return "one replica too many: the device had failed, and others took over"
+    if slot.state is ModelState.LOADING:
+        return "one replica too many, and this one is still loading"
     absence = fleet.absence(slot.worker_id)
     if absence:
         return f"one replica too many, and {absence}"
-    if slot.replaced:
-        return "one replica too many: the device had failed, and others took over"
     usage = fleet.occupancy.usage(slot.worker_id)
     models = "1 model" if usage.models == 1 else f"{usage.models} models"
     return f"one replica too many: {usage.utilisation:.0%} of the device in use, {models}"
