@@ -122,6 +122,8 @@ class Draft:
         anew = bool(self.commands or unreachable or stuck)
         says = bool(self.unplaced or self.deferred or self.lost)
         if not anew and (awaited or not says):
+            if says:
+                self.fleet.put_off.add(self.target.deployment_id)
             return None
         if unreachable:
             found = (*found, no_longer_awaited(self.target.deployment_id, unreachable))

@@ -41,7 +41,7 @@ class Repute(NamedTuple):
 class Fleet:
     """The devices that git configures, what the ledger knows of them, and what is reserved on each.
 
-    A plan fills it as it goes: `occupancy` with what it commands, `evicted` with what must go for that.
+    A plan fills it as it goes: `occupancy` with what it commands, `evicted` with what must go for that, `put_off`.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class Fleet:
         self.paused = frozenset(paused)
         self.evicted: dict[Key, str] = {}
         """Which slots must go, and for which deployment: theirs is the UNLOAD in the plan of their own deployment."""
+        self.put_off: set[str] = set()
+        """Deployments that are left alone until what is under way has ended, though there is more to be done."""
         self.wondered: set[str] = set()
         """Devices where victims of one priority were told apart without knowing when they were last asked."""
         self._records = records

@@ -55,6 +55,7 @@ def _planned(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slo
         adopted=adopted,
         cause=asked.request.cause,
         suspects=suspects,
+        put_off=tuple(sorted(fleet.put_off)),
     )
     return plan, fleet
 

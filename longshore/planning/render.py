@@ -95,6 +95,10 @@ def _fleet(plan: Plan) -> Iterator[str]:
         yield f"! FLEET_SUSPECT: {silent}; nothing lost there is replaced, nothing is evicted"
     for slot in plan.adopted:
         yield f"found {slot.deployment_id} {slot.version} on {slot.worker_id}, {slot.state}"
+    for name in plan.put_off:
+        yield f"{name} is left alone until what is under way has ended: there is more to do then"
+    if not plan.deployments and not plan.put_off:
+        yield "nothing to do"
 
 
 def _deployment(

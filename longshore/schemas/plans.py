@@ -183,6 +183,8 @@ class Plan(Message):
     """Only of a reconciliation."""
     suspects: tuple[PoolSuspicion, ...] = ()
     """Pools in which nothing lost is replaced and nothing evicted."""
+    put_off: tuple[str, ...] = ()
+    """Deployments that are left alone while something of them is under way, though there is more to be done."""
 
     @property
     def moves(self) -> bool:

@@ -56,7 +56,7 @@ def _decided(state: FleetInput, plan: Plan, *, whole: bool) -> FleetInput:
                 for slot in slots
             ),
             "generation": max(state.generation, plan.generation),
-            "open": _undone(state, planned, silent),
+            "open": _undone(state, plan, silent),
             "holds": tuple(hold for hold in state.holds if not _is_left_behind(hold, planned.get(hold.deployment_id))),
         }
     )
@@ -75,11 +75,16 @@ def _kept(slot: Slot, plan: DeploymentPlan | None, state: FleetInput) -> Slot:
     return slot if goes or away else slot.model_copy(update={"replaced": False})
 
 
-def _undone(state: FleetInput, planned: dict[str, DeploymentPlan], silent: Collection[str]) -> dict[str, Open]:
+def _undone(state: FleetInput, plan: Plan, silent: Collection[str]) -> dict[str, Open]:
     undone = {name: one for name, one in state.open.items() if name in silent}
-    for name, plan in planned.items():
-        if plan.unplaced or plan.deferred:
-            undone[name] = Open(unplaced=plan.unplaced, deferred=len(plan.deferred), rejections=plan.rejections)
+    for name in plan.put_off:
+        known = undone.get(name, Open())
+        undone[name] = known.model_copy(update={"deferred": max(1, known.deferred)})
+    for one in plan.deployments:
+        if one.unplaced or one.deferred:
+            undone[one.deployment_id] = Open(
+                unplaced=one.unplaced, deferred=len(one.deferred), rejections=one.rejections
+            )
     return undone
 
 
