@@ -105,9 +105,10 @@ def of_slot(before: Slot, after: Slot | None, undone: dict[str, Open]) -> Cause 
     return None
 
 
-def of_failure(slot: Slot) -> Cause:
+def of_failure(slot: Slot, version: str) -> Cause:
+    """`version`: what has failed; the slot may hold the one before, which serves on."""
     where, name = slot.worker_id, slot.deployment_id
-    words = f"{name} {slot.version} on {where}: {slot.code or 'failed'}"
+    words = f"{name} {version} on {where}: {slot.code or 'failed'}"
     return Cause(kind=CauseKind.MODEL_FAILED, words=words, workers=(where,), deployments=(name,))
 
 

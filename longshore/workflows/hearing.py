@@ -169,13 +169,13 @@ def _moved(state: FleetInput, before: Slot, now: datetime) -> FleetInput:
 
 
 def _failed(state: FleetInput, before: Slot, after: Slot, now: datetime) -> FleetInput:
+    failing = after if after.state is ModelState.FAILED else before  # a RELOAD leaves the old version's slot
     if not after.replaced and retry_at(after, state.settings.limits.backoff) is None:
-        state = causes.note(state, causes.of_failure(after), now)
+        state = causes.note(state, causes.of_failure(after, failing.version), now)
     kind = FAILURES.get(after.code or "")
     blameless = kind is None or kind.category in _BLAMELESS_CATEGORIES or kind.code in _BLAMELESS
     if blameless or before.state is ModelState.UNLOADING:
         return state
-    failing = after if after.state is ModelState.FAILED else before  # a RELOAD leaves the old version's slot
     known = state.broken.get(after.deployment_id)
     workers = set(known.workers) if known is not None and known.digest == failing.digest else set()
     broken = Broken(digest=failing.digest, version=failing.version, workers=tuple(sorted({*workers, after.worker_id})))
