@@ -56,6 +56,8 @@ class Word(NamedTuple):
         what = f"{self.event.deployment_id} on {self.event.worker_id}"
         if self.event.state is ModelState.IDLE:
             return f"{what} is gone"
+        if self.event.state is self.slot.state:
+            return f"{what} is not the {self.slot.version} that the ledger knows"
         code = f" with {self.event.code}" if self.event.code else ""
         return f"{what} is {self.event.state.upper()}{code}, the ledger said {self.slot.state.upper()}"
 
