@@ -98,7 +98,9 @@ def plan_ending(
     for slot in held:
         draft.unload(slot, UnloadReason.REMOVED if manifest is None else UnloadReason.DISABLED, reason)
     draft.lose(silent_ones)
-    for slot in silent_ones:
+    # Those that others took over for may serve still: told where something is done, not each time anew.
+    away = [slot for slot in slots.values() if held and draft.has_failed(slot.worker_id) and slot.replaced]
+    for slot in (*silent_ones, *away):
         draft.defer(Action.UNLOAD, slot, reason, "the device is heard again")
     return draft.finish(
         (change,) if loaded else (), slots, UnloadReason.REMOVED if manifest is None else UnloadReason.DISABLED
