@@ -113,7 +113,9 @@ def changes(
     if standing.lost:
         found.append((ChangeType.UNRESPONSIVE_WORKER, _unresponsive(standing.lost)))
     if standing.moving:
-        places = "; ".join(f"{slot.worker_id}: {why[slot.worker_id]}" for slot in standing.moving)
+        places = "; ".join(
+            f"{slot.worker_id}{_renewed(slot, version)}: {why[slot.worker_id]}" for slot in standing.moving
+        )
         found.append((ChangeType.MIGRATE, f"moves from {places}"))
     if standing.outdated:
         found.append((ChangeType.VERSION_UPDATE, _update(standing.outdated, version)))
@@ -166,6 +168,10 @@ def no_longer_awaited(deployment_id: str, unreachable: tuple[Slot, ...]) -> Chan
 def _unresponsive(lost: tuple[Slot, ...]) -> str:
     have = "has" if len(lost) == 1 else "have"
     return f"{_names(lost)} {have} failed: nothing was heard of {'it' if len(lost) == 1 else 'them'}"
+
+
+def _renewed(slot: Slot, version: str) -> str:
+    return f" ({slot.version} → {version})" if slot.version != version else ""
 
 
 def _fate(slot: Slot, why: Mapping[str, str]) -> str:
