@@ -111,9 +111,9 @@ def _deployment(
     names = [*(c.worker_id for c in deployment.commands), *(d.worker_id for d in deployment.deferred)]
     width = max(map(len, names), default=0)
     for command in deployment.commands:
-        yield from _command(command, width, costs.get((deployment.deployment_id, command.worker_id)))
-    told = {rejection.worker_id for rejection in deployment.rejections}
-    yield from _others([one for one in not_chosen if one.worker_id not in told], width)
+        yield from _command(command, width)
+    if sum(command.recreate for command in deployment.commands) > 1:
+        yield f"  at most {deployment.max_unavailable} of them at once"
     for later in deployment.deferred:
         yield _later(later, width)
     if deployment.held:
