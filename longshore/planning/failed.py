@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from longshore.schemas.failures import FAILURES, Backoff, Category
+from longshore.schemas.failures import Backoff
+from longshore.schemas.ledger import may_pass
 from longshore.schemas.slots import Slot
-
-# A newcomer whose victim stayed was never issued: nothing of it is broken.
-_NEVER_BEGUN = "PREEMPTION_FAILED"
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ def verdict(slot: Slot, now: datetime | None, backoff: Backoff) -> Verdict:
     """
     if not slot.failures or slot.failed_at is None or now is None:
         return Retry()
-    kind = FAILURES.get(slot.code or "")
-    if kind is None or not (kind.retriable or kind.category is Category.CONTROL or kind.code == _NEVER_BEGUN):
+    if not may_pass(slot.code):
         return GiveUp(f"failed with {slot.code}: trying again does not mend that")
     delay = backoff.delay_after(slot.failures)
     if delay is None:

@@ -144,7 +144,7 @@ FAILURES: dict[str, FailureKind] = {
             Category.RESOURCE,
             retriable=False,
             CAPACITY_INSUFFICIENT="Add capacity, lower the demand, or remove another model.",
-            PREEMPTION_FAILED="Look at the device that keeps what was evicted; another place is sought by itself.",
+            PREEMPTION_FAILED="Look at the device that keeps what was evicted; the room is asked for again by itself.",
             DISK_FULL="Free space in the device's state folder.",
             IO_ERROR="Check the disk, and that the file which the message names can be read.",
             RUNNER_OOM="Raise resources.memory on the card, or use a larger device.",

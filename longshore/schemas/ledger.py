@@ -39,6 +39,9 @@ FAILURES_KEPT = timedelta(days=1)
 
 UNKNOWN_VERSION = "?"
 
+# A newcomer whose victim stayed was never issued.
+_NEVER_BEGUN = frozenset({"PREEMPTION_FAILED"})
+
 
 def reserve(slots: tuple[Slot, ...], plan: Plan) -> tuple[Slot, ...]:
     """Return the slots as they stand once `plan` is decided, its commands still under way.
@@ -148,17 +151,20 @@ def key_of(slot: Slot) -> Key:
 
 
 def retry_at(slot: Slot, backoff: Backoff) -> datetime | None:
-    """Return when a slot that has failed is tried again in its place; None where only a commit does that.
-
-    What was only out of order (control: fenced, superseded) has broken nothing, so it is tried like what may pass.
-    """
-    kind = FAILURES.get(slot.code or "")
-    if slot.failed_at is None or not slot.failures or kind is None:
-        return None
-    if not (kind.retriable or kind.category is Category.CONTROL):
+    """Return when a slot that has failed is tried again in its place; None where only a commit does that."""
+    if slot.failed_at is None or not slot.failures or not may_pass(slot.code):
         return None
     delay = backoff.delay_after(slot.failures)
     return None if delay is None else slot.failed_at + delay
+
+
+def may_pass(code: str | None) -> bool:
+    """Tell whether what failed so is tried again in its place.
+
+    What was only out of order (control: fenced, superseded), or never got its room, has broken nothing.
+    """
+    kind = FAILURES.get(code or "")
+    return kind is not None and (kind.retriable or kind.category is Category.CONTROL or kind.code in _NEVER_BEGUN)
 
 
 def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
