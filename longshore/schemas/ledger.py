@@ -183,7 +183,9 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
         return slot.model_copy(update=ended | {"state": slot.before or event.state, "code": slot.code})
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
-        old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": slot.previous_demand}
+        # What was found while it was being reloaded does not say what the version before took.
+        demand = slot.previous_demand or slot.demand
+        old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": demand}
         return slot.model_copy(update=ended | old)
     if event.state is ModelState.READY and event.digest not in (None, slot.digest):
         ended |= {"version": event.version or UNKNOWN_VERSION, "digest": event.digest}
