@@ -37,8 +37,8 @@ def our_failures_as_temporals() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def beating(*details: object) -> AsyncIterator[Callable[..., None]]:
-    """Heartbeat while the body runs, so that another broker takes over soon after this one is killed.
+async def beating(*details: object, every: float = BEAT_SECONDS) -> AsyncIterator[Callable[..., None]]:
+    """Heartbeat `every` so many seconds while the body runs, so that another broker takes over when this one is killed.
 
     `details` stand in the Web UI beside the pending activity; the body is given a function that replaces them.
     """
@@ -52,7 +52,7 @@ async def beating(*details: object) -> AsyncIterator[Callable[..., None]]:
     async def beat() -> None:
         while True:
             activity.heartbeat(*said)
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(every)
 
     task = asyncio.create_task(beat(), name="heartbeat")
     try:

@@ -59,6 +59,23 @@ class RolloutActivities:
             with our_failures_as_temporals():
                 return fitting(await self._specs.spec(request))
 
+    @activity.defn
+    async def await_freed(self, request: FreedRequest) -> Freed:
+        """Look at the ledger until the room is there, or until it is certain that it will not be.
+
+        The room serves nobody until then: a broker that is killed here is missed sooner than elsewhere.
+        """
+        places = sorted({f"{slot.deployment_id} on {slot.worker_id}" for slot in request.slots})
+        async with beating(*places, every=LOOK_SECONDS):
+            while True:
+                answer = freed(request.slots, (await self._rollouts.fleet()).slots)
+                if answer is not None:
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+        if answer.outcome == "kept":
+            log.warning("room_not_freed", registry=request.registry, reason=answer.words)
+        return answer
+
 
 def _tell_redeployment(plan: DeploymentPlan) -> None:
     reasons = [change.reason for change in plan.changes if change.type in _REDEPLOYS]

@@ -80,6 +80,8 @@ BROKER_RETRY = RetryPolicy(
 
 # An activity of a killed broker is taken over by another one within this.
 BROKER_HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+# Room that was freed serves nobody until who waits for it has seen it: that is taken over sooner. It beats each second.
+FREED_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 BROKER_ACTIVITY_TIMEOUT = timedelta(seconds=60)
 VALIDATION_TIMEOUT = timedelta(minutes=10)
 

@@ -188,7 +188,7 @@ class RolloutWorkflow:
             FreedRequest(registry=target.registry, slots=planned.after),
             task_queue=conventions.BROKER_QUEUE,
             start_to_close_timeout=conventions.WATCH_TIMEOUT,
-            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            heartbeat_timeout=conventions.FREED_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             summary=f"{planned.worker_id}: {stories.room_words(planned)} must have gone",

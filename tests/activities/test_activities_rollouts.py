@@ -1,18 +1,25 @@
-"""What the broker's log says when rollouts are started."""
+"""The doors of rollouts: what the log says when they are started, and how room is awaited."""
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from temporalio.testing import ActivityEnvironment
 
+from longshore.activities import rollouts
 from longshore.activities.rollouts import RolloutActivities
 from longshore.schemas.commands import Action
-from longshore.schemas.plans import Change, ChangeType, DeploymentPlan, PlannedCommand
-from longshore.schemas.rollouts import RolloutTarget, StartRollouts
+from longshore.schemas.fleet import FleetView
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Awaited, Change, ChangeType, DeploymentPlan, PlannedCommand
+from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, StartRollouts
+from longshore.schemas.slots import Demand, Slot
 from longshore.telemetry.events import EVENTS
+from longshore.workflows import conventions
 
 
 class Taken:
@@ -56,3 +63,34 @@ async def test_a_redeployment_is_told_with_why_and_where_to(kind: ChangeType) ->
 async def test_what_is_no_redeployment_is_not_told_as_one() -> None:
     """A new version, and a failed device for whose models there is no place."""
     assert await told(target(ChangeType.VERSION_UPDATE, Action.LOAD), target(ChangeType.UNRESPONSIVE_WORKER)) == []
+
+
+class Unloading:
+    """A fleet in which a victim is being unloaded."""
+
+    def __init__(self) -> None:
+        victim = {"version": "1.0.0", "digest": "d", "priority": 1, "demand": Demand(), "state": ModelState.UNLOADING}
+        self.slots: tuple[Slot, ...] = (Slot(deployment_id="churn", worker_id="worker-a", generation=1, **victim),)
+
+    async def fleet(self) -> FleetView:
+        return FleetView(registry="ops", applied_sha=None, generation=1, devices={}, slots=self.slots, plan=None)
+
+
+async def test_who_waits_for_room_is_missed_soon_when_its_broker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It beats with every look, several times within the time after which another broker takes over."""
+    assert 3 * timedelta(seconds=rollouts.LOOK_SECONDS) < conventions.FREED_HEARTBEAT_TIMEOUT
+    monkeypatch.setattr(rollouts, "LOOK_SECONDS", 0.01)
+    fleet, environment = Unloading(), ActivityEnvironment()
+    beats = 0
+
+    def beat(*_: Any) -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 4:
+            fleet.slots = ()
+
+    environment.on_heartbeat = beat
+    activities: Any = RolloutActivities(fleet, Taken())  # type: ignore[arg-type]
+    room = Awaited(deployment_id="churn", worker_id="worker-a", generation=1)
+    asked = environment.run(activities.await_freed, FreedRequest(registry="ops", slots=(room,)))
+    assert await asyncio.wait_for(asked, 5) == Freed(outcome="freed")

@@ -68,6 +68,10 @@ async def test_a_load_waits_for_the_room_that_an_eviction_makes(stage: Stage) ->
     await stage.ended()
     assert await stage.answers(1) == [RolloutOutcome.DONE]
     assert stage.commands() == {"worker-a": 1, "worker-b": 1}
+    events = (await stage.handle.fetch_history()).events
+    scheduled = [event.activity_task_scheduled_event_attributes for event in events]
+    (room,) = [one for one in scheduled if one.activity_type.name == "await_freed"]
+    assert room.heartbeat_timeout.ToTimedelta() == conventions.FREED_HEARTBEAT_TIMEOUT
 
 
 @pytest.mark.parametrize("action", [Action.LOAD, Action.RELOAD])
