@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from longshore.planning.diff import IN_FLIGHT
-from longshore.planning.draft import serving, unavailable
+from longshore.planning.draft import failing, serving, unavailable
 from longshore.planning.fleet import Fleet
 from longshore.planning.steps import capacity, evictions
 from longshore.schemas.commands import Action, UnloadReason
@@ -35,7 +35,7 @@ def check(plan: Plan, observed: PlanningInput, desired: RegistrySnapshot) -> lis
         broken.extend(_silent(deployment, fleet))
         broken.extend(_serving(deployment, slots, fleet))
         broken.extend(_replicas(deployment, slots, fleet))
-        broken.extend(_recreated(deployment, serving(slots.values(), fleet), observed))
+        broken.extend(_recreated(deployment, slots, fleet, observed))
         broken.extend(_held(deployment, slots, observed))
     broken.extend(evictions(plan, before))
     if not broken:
@@ -157,15 +157,23 @@ def _has_failed(slot: Slot) -> bool:
     return slot.state is ModelState.FAILED
 
 
-def _recreated(deployment: DeploymentPlan, serves: frozenset[str], observed: PlanningInput) -> Iterator[str]:
-    """Nothing that serves is taken down for its own successor without a word, nor more at once than allowed."""
+def _recreated(
+    deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet, observed: PlanningInput
+) -> Iterator[str]:
+    """Nothing that serves is taken down for its own successor without a word, for what has failed elsewhere, nor more
+    at once than allowed.
+    """
     recreated = [command for command in deployment.commands if command.recreate]
+    serves = serving(slots.values(), fleet)
+    broken = ", ".join(failing(slots.values(), deployment.digest, fleet))
     for command in recreated:
         where = f"{deployment.deployment_id}: {command.action} on {command.worker_id}"
         if command.action is not Action.RELOAD or command.gap is None:
             yield f"{where} recreates and does not say what its callers will notice"
         if observed.limits.update_gap is UpdateGap.REFUSE:
             yield f"{where} recreates, and gaps are refused"
+        if broken and command.worker_id in slots and slots[command.worker_id].state is ModelState.READY:
+            yield f"{where} recreates, though {deployment.version} has failed on {broken}"
     limit = unavailable(observed.limits.max_unavailable, serves)
     if recreated and deployment.max_unavailable > limit:
         yield f"{deployment.deployment_id}: recreates {deployment.max_unavailable} at once, the limit is {limit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longshore.planning.circumstances import Circumstances, told
 from longshore.planning.diff import Standing, changes, disabling, stand
-from longshore.planning.draft import REJECTIONS_KEPT, Draft, serving, unavailable
+from longshore.planning.draft import REJECTIONS_KEPT, Draft, failing, serving, unavailable
 from longshore.planning.failed import GiveUp, Retry, Wait
 from longshore.planning.fleet import Fleet
 from longshore.planning.placement import place, rejection
@@ -40,7 +40,14 @@ def plan_running(
         max_unavailable=unavailable(circumstances.limits.max_unavailable, serves),
         held=told(hold) if hold else "",
     )
-    draft = Draft(target, fleet, circumstances, frozenset(fleet.matching(manifest)), serves)
+    draft = Draft(
+        target,
+        fleet,
+        circumstances,
+        frozenset(fleet.matching(manifest)),
+        serves,
+        failing(slots.values(), spec.digest, fleet),
+    )
     standing = stand(slots.values(), spec.digest, place=draft.place)
     standing = standing.without(victims(standing, len(standing.kept) - wanted, fleet))
     why = {slot.worker_id: draft.why_it_moves(slot) or "" for slot in standing.moving}

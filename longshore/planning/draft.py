@@ -34,6 +34,8 @@ class Draft:
     matching: frozenset[str] = frozenset()
     serving: frozenset[str] = frozenset()
     """Where some version answered before this plan."""
+    failing: tuple[str, ...] = ()
+    """Where the wanted version has failed: while it has, nothing that serves is taken down for it elsewhere."""
     commands: list[PlannedCommand] = field(default_factory=list)
     deferred: list[Deferred] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -189,6 +191,17 @@ def serving(slots: Iterable[Slot], fleet: Fleet) -> frozenset[str]:
         for slot in slots
         if slot.state in _SERVING and not slot.recreate and fleet.health(slot.worker_id) is not Health.FAILED
     )
+
+
+def failing(slots: Iterable[Slot], digest: str | None, fleet: Fleet) -> tuple[str, ...]:
+    """Return the devices on which the version of `digest` has failed.
+
+    Where another device has taken over for one, that is told no longer once the version is READY somewhere.
+    """
+    mine = [slot for slot in slots if slot.digest == digest and fleet.health(slot.worker_id) is not Health.FAILED]
+    works = any(slot.state is ModelState.READY for slot in mine)
+    failed = (slot for slot in mine if slot.state is ModelState.FAILED and not (slot.replaced and works))
+    return tuple(sorted(slot.worker_id for slot in failed))
 
 
 def unavailable(limit: int, serves: frozenset[str]) -> int:

@@ -43,8 +43,8 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     """Bring one slot to the wanted digest in its place; where that cannot be, keep what serves, and say so.
 
     Both versions side by side where they fit; else the old one goes first, with a gap, where that is allowed; else
-    something less important goes, where that helps. The last one that serves of several waits until another does.
-    What does not serve and has no room is unloaded.
+    something less important goes, where that helps. The last one that serves of several waits until another does; while
+    the wanted version has failed elsewhere, none is taken down for it. What does not serve and has no room is unloaded.
     """
     command = _renewal(slot, draft)
     if slot.state is ModelState.FAILED:
@@ -54,16 +54,17 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     if refusal is None:
         draft.command(slot, command)
         return
-    other, last = None, False
+    other: PlannedCommand | None = None
+    waits: tuple[str, str] | None = None
     if refusal.shortfalls:
         recreating = _recreating(slot, command, draft)
-        last = recreating is not None and draft.is_last(slot.worker_id)
-        other = _evicting(slot, command, draft) if recreating is None or last else recreating
+        waits = _waits(slot, draft) if recreating is not None else None
+        other = _evicting(slot, command, draft) if recreating is None or waits else recreating
     if other is not None:
         draft.command(slot, other)
-    elif last:
-        reason = f"{command.reason}: both do not fit, and nothing else serves"
-        draft.defer(Action.RELOAD, slot, reason, "another is READY")
+    elif waits is not None:
+        why, until = waits
+        draft.defer(Action.RELOAD, slot, f"{command.reason}: both do not fit, and {why}", until)
     elif slot.state in (ModelState.READY, ModelState.RELOADING):
         draft.keep(refusal)
     else:
@@ -92,6 +93,17 @@ def _recreating(slot: Slot, command: PlannedCommand, draft: Draft) -> PlannedCom
     reason = f"{command.reason}, one after the other: both do not fit"
     other = command.model_copy(update={"recreate": True, "gap": words, "reason": reason})
     return other if shortage(slot, draft.target, other, draft.fleet) is None else None
+
+
+def _waits(slot: Slot, draft: Draft) -> tuple[str, str] | None:
+    """Return why what serves is not taken down for its successor yet, and until when."""
+    if draft.is_last(slot.worker_id):
+        return "nothing else serves", "another is READY"
+    # What is being reloaded has had its turn before.
+    if draft.failing and slot.state is ModelState.READY:
+        version = draft.target.version
+        return f"{version} has failed on {', '.join(draft.failing)}", f"{version} is READY in place of what failed"
+    return None
 
 
 def _evicting(slot: Slot, command: PlannedCommand, draft: Draft) -> PlannedCommand | None:

@@ -14,6 +14,7 @@ from longshore.schemas.devices import Health
 from longshore.schemas.failures import Backoff
 from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve
+from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import ChangeType
 
@@ -26,6 +27,14 @@ def broken(wanted, code, *, failures=1, ago=0, workers=THREE, slots=(), worker_i
     slots = answered(slots, make_plan(observed(slots), registry(workers, wanted)), {worker_id: code})
     counted = {"failures": failures, "failed_at": NOW - timedelta(seconds=ago)}
     return tuple(slot.model_copy(update=counted) if slot.worker_id == worker_id else slot for slot in slots)
+
+
+def recreated(workers, old, new, code, *, ago=0):
+    """Return the slots after worker-a took `old` down for `new`, which failed there `ago` seconds before now."""
+    slots = answered((), make_plan(observed(), registry(workers, old)))
+    failed = {"state": ModelState.FAILED, "version": new.version, "digest": new.spec.digest, "code": code}
+    failed |= {"failures": 1, "failed_at": NOW - timedelta(seconds=ago)}
+    return tuple(slot.model_copy(update=failed) if slot.worker_id == "worker-a" else slot for slot in slots)
 
 
 def replanned(asked, *wanted, workers=THREE):
@@ -181,6 +190,36 @@ def test_last_replica_that_serves_is_not_recreated():
     assert [command.recreate for command in plans["m"].commands] == [True]
     refusing = reconciling(slots[:1], limits=PlanLimits(update_gap=UpdateGap.REFUSE))
     assert replanned(refusing, single, workers=tight)[1]["m"].commands == ()
+
+
+def test_no_replica_is_taken_down_for_a_version_that_has_failed_elsewhere():
+    """A broken version takes one replica down, and no other until it is READY in its place; a push is no exception."""
+    tight = [worker(f"worker-{letter}", memory="6Gi") for letter in "abc"]
+    old, new = (Wanted("m", version, replicas=3, memory="4Gi") for version in ("1.0.0", "1.1.0"))
+    slots = recreated(tight, old, new, "STORAGE_UNAVAILABLE", ago=40)
+    for asked in (reconciling(slots), observed(slots)):
+        plan, plans = replanned(asked, new, workers=tight)
+        assert commands(plans["m"]) == [(Action.LOAD, "worker-a")]
+        assert [(one.action, one.worker_id, one.waits_for) for one in plans["m"].deferred] == [
+            (Action.RELOAD, name, "1.1.0 is READY in place of what failed") for name in ("worker-b", "worker-c")
+        ]
+        assert "both do not fit, and 1.1.0 has failed on worker-a" in render(plan)
+    waiting = recreated(tight, old, new, "STORAGE_UNAVAILABLE", ago=10)
+    assert replanned(reconciling(waiting), new, workers=tight)[1]["m"].commands == ()
+    _, plans = replanned(reconciling(answered(slots, plan)), new, workers=tight)
+    assert commands(plans["m"]) == [(Action.RELOAD, "worker-b"), (Action.RELOAD, "worker-c")]
+
+
+def test_version_that_failed_on_one_device_and_works_on_another_goes_on():
+    """What was given up on a device and taken over elsewhere keeps the others at the old version no longer."""
+    tight = [worker(f"worker-{letter}", memory="6Gi") for letter in "abc"]
+    old, new = (Wanted("m", version, replicas=2, memory="4Gi") for version in ("1.0.0", "1.1.0"))
+    slots = recreated(tight, old, new, "RUNNER_OOM")
+    plan, plans = replanned(reconciling(slots), new, workers=tight)
+    assert commands(plans["m"]) == [(Action.LOAD, "worker-c")]
+    assert [one.worker_id for one in plans["m"].deferred if one.action is Action.RELOAD] == ["worker-b"]
+    _, plans = replanned(reconciling(answered(slots, plan)), new, workers=tight)
+    assert (Action.RELOAD, "worker-b") in commands(plans["m"])
 
 
 def test_scale_down_takes_what_failed_before_what_is_cordoned():

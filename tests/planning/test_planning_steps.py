@@ -260,6 +260,11 @@ def test_recreating_needs_a_word_and_leave():
     assert complaints(many, slots=slots, wanted=wanted) == ["low: recreates 2 at once, the limit is 1"]
     last = deployment(newer, 2, [said], replicas=2, unplaced=1)
     assert complaints(last, slots=slots, wanted=wanted) == ["low: recreates the last replica that serves"]
+    failed = ready(newer, worker_id="worker-b", state=ModelState.FAILED, replaced=False)
+    one_of_two = deployment(newer, 2, [said], replicas=2, unplaced=1)
+    assert "low: RELOAD on worker-a recreates, though 1.1.0 has failed on worker-b" in complaints(
+        one_of_two, slots=(*slots, failed), wanted=wanted
+    )
 
 
 def test_lost_and_deferred_slots_are_no_replicas():
