@@ -9,10 +9,12 @@ import structlog
 from temporalio import activity
 
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.planning.circumstances import word_to
+from longshore.planning.freeing import freed
 from longshore.schemas.commands import Action, correlation_id
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.plans import ChangeType, DeploymentPlan
-from longshore.schemas.rollouts import RolloutTarget, SpecRequest, StartRollouts
+from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, SpecRequest, StartRollouts, Steering
 
 log = structlog.get_logger()
 
@@ -25,6 +27,9 @@ class Rollouts(Protocol):
 
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
         """Signal each target to its deployment's rollout, starting those that are not running."""
+
+    async def steer(self, deployment_id: str, word: Steering) -> None:
+        """Say a word to a deployment's rollout; one that does not run has nothing to be told."""
 
 
 class Specs(Protocol):
@@ -41,7 +46,7 @@ class RolloutActivities:
     async def start_rollouts(self, request: StartRollouts) -> None:
         async with beating("starting rollouts"):
             with our_failures_as_temporals():
-                await self._rollouts.set_targets(request.targets)
+                await self._start(request.targets)
         for plan in (target.plan for target in request.targets):
             _tell_redeployment(plan)
             for command in plan.commands:
@@ -52,6 +57,29 @@ class RolloutActivities:
                     worker_id=command.worker_id,
                     correlation_id=correlation_id(plan.deployment_id, plan.generation, command.worker_id),
                 )
+
+    async def _start(self, targets: tuple[RolloutTarget, ...]) -> None:
+        """Give each rollout its target, and see that it has heard what operators have said by then.
+
+        The fleet says an order once, to the rollout that runs: one that came while this target was planned, or on its
+        way, has met none, or the target before. So they are looked at until nothing has changed.
+        """
+        said = await self._words(targets)
+        held = {name: word for name, word in said.items() if word.kind != "resume"}
+        await self._rollouts.set_targets(
+            tuple(one.model_copy(update={"steering": held.get(one.plan.deployment_id)}) for one in targets)
+        )
+        if activity.info().attempt > 1:  # an attempt before may have said anything
+            said = {}
+        while (words := await self._words(targets)) != said:
+            for name, word in words.items():
+                if word != said.get(name):
+                    await self._rollouts.steer(name, word)
+            said = words
+
+    async def _words(self, targets: tuple[RolloutTarget, ...]) -> dict[str, Steering]:
+        holds = (await self._rollouts.fleet()).holds
+        return {one.plan.deployment_id: word_to(one.plan, holds) for one in targets}
 
     @activity.defn
     async def resolve_spec(self, request: SpecRequest) -> DeploymentSpec:

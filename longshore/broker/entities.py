@@ -34,7 +34,7 @@ from longshore.schemas.devices import DeviceFacts, DeviceInput, DeviceRecord, De
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import FleetInput, FleetView, PlanAnswer, PlanRequest
 from longshore.schemas.reconciliations import Reconciliation
-from longshore.schemas.rollouts import RolloutTarget
+from longshore.schemas.rollouts import RolloutTarget, Steering
 from longshore.telemetry.metrics import BrokerMetrics
 from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
@@ -120,6 +120,14 @@ class Entities:
 
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
         await in_windows(self._set_target, targets)
+
+    async def steer(self, deployment_id: str, word: Steering) -> None:
+        handle = self._client.get_workflow_handle(conventions.rollout_workflow_id(deployment_id))
+        try:
+            await handle.signal("steer", word)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended, and has nothing to be told
+                raise
 
     async def fleet(self) -> FleetView:
         handle = self._client.get_workflow_handle(conventions.fleet_workflow_id(self._registry))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from longshore.schemas.fleet import PlanLimits, PlanningInput, RequestKind
 from longshore.schemas.ledger import Key
 from longshore.schemas.orders import Hold
+from longshore.schemas.plans import DeploymentPlan
+from longshore.schemas.rollouts import Steering
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,31 @@ class Circumstances:
 
     def hold(self, deployment_id: str, digest: str) -> Hold | None:
         """Return what holds a deployment back; one of another digest is left behind."""
-        holds = [h for h in self.holds if h.deployment_id == deployment_id and h.digest in (None, digest)]
-        # Pausing forbids the most.
-        return min(holds, key=lambda hold: hold.kind != "paused", default=None)
+        return hold_of(deployment_id, digest, self.holds)
+
+
+def hold_of(deployment_id: str, digest: str, holds: Iterable[Hold]) -> Hold | None:
+    """Return what holds a version back. Pausing forbids the most."""
+    its = [hold for hold in holds if hold.deployment_id == deployment_id and hold.digest in (None, digest)]
+    return min(its, key=lambda hold: hold.kind != "paused", default=None)
+
+
+def word_to(plan: DeploymentPlan, holds: Iterable[Hold]) -> Steering:
+    """Return what the rollout of a plan is to be told of the holds of this moment; `resume` where nothing holds it.
+
+    A pause always: what was under way is in the plan, and may not have begun. An abort only where the plan did not know
+    of it: else it commands nothing but what may be commanded all the same.
+    """
+    hold = hold_of(plan.deployment_id, plan.digest, holds) if plan.digest is not None else None
+    if hold is None or (hold.kind != "paused" and plan.held):
+        return Steering(kind="resume", generation=plan.generation)
+    return Steering(
+        kind="pause" if hold.kind == "paused" else "abort",
+        generation=plan.generation,
+        reason=hold.reason,
+        by=hold.by,
+        code="QUARANTINED" if hold.kind == "quarantined" else "ABORTED",
+    )
 
 
 def told(hold: Hold) -> str:

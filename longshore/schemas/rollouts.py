@@ -11,6 +11,19 @@ from longshore.schemas.failures import Failure
 from longshore.schemas.plans import Awaited, DeploymentPlan
 
 
+class Steering(Message):
+    """An operator's word to a running rollout (signal `steer`). What a device has begun is never broken off."""
+
+    kind: Literal["pause", "resume", "abort"]
+    """pause: begin no further command. abort: end those not yet begun with ABORTED, or QUARANTINED."""
+    generation: int | None = None
+    """The target that is meant; None: whichever is under way."""
+    reason: str = ""
+    by: str = ""
+    code: str = "ABORTED"
+    """With abort: the failure code of what is not begun any more."""
+
+
 class RolloutTarget(Message):
     """Bring one deployment to its plan. A target with a higher generation supersedes this one."""
 
@@ -24,19 +37,8 @@ class RolloutTarget(Message):
     """Why, in words, where it is not a new commit."""
     reply_also: tuple[str, ...] = ()
     """Who awaited targets of the same commit that this one has superseded: they get this one's answer."""
-
-
-class Steering(Message):
-    """An operator's word to a running rollout (signal `steer`). What a device has begun is never broken off."""
-
-    kind: Literal["pause", "resume", "abort"]
-    """pause: begin no further command. abort: end those not yet begun with ABORTED, or QUARANTINED."""
-    generation: int | None = None
-    """The target that is meant; None: whichever is under way."""
-    reason: str = ""
-    by: str = ""
-    code: str = "ABORTED"
-    """With abort: the failure code of what is not begun any more."""
+    steering: Steering | None = None
+    """The word with which it begins: what an operator said while it was planned, or on its way."""
 
 
 class RolloutInput(Message):

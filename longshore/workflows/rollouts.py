@@ -61,6 +61,9 @@ class RolloutWorkflow:
     @workflow.signal(description="Bring the deployment to this plan; the highest generation wins")
     def set_target(self, target: RolloutTarget) -> None:
         self._inbox.append(target)
+        # At once, and only when it is new: a word that comes after it is newer.
+        if target.steering is not None and target is self._newest():
+            self._helm.say(target.steering, target)
 
     @workflow.signal(description="Pause, resume or abort; what a device has begun is never broken off")
     def steer(self, word: Steering) -> None:

@@ -1,7 +1,7 @@
 """Which of a target's commands may begin: what an operator has said, and how many may be recreated at once. Pure.
 
-What a device has begun is never broken off. A newer target begins with nothing said of it: what lasts is the ledger's
-Hold, and the plan of the newer one has heeded it.
+What a device has begun is never broken off. A newer target begins with nothing said of it but what it brings itself:
+what lasts is the ledger's Hold, and the plan of the newer one has heeded it, unless it was made before that.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -15,16 +16,31 @@ from longshore.activities.rollouts import RolloutActivities
 from longshore.schemas.commands import Action
 from longshore.schemas.fleet import FleetView
 from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Awaited, Change, ChangeType, DeploymentPlan, PlannedCommand
-from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, StartRollouts
+from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, StartRollouts, Steering
 from longshore.schemas.slots import Demand, Slot
 from longshore.telemetry.events import EVENTS
 from longshore.workflows import conventions
 
 
 class Taken:
+    """A fleet whose orders come when a test says, and the rollouts that hear of them."""
+
+    def __init__(self, *holds: tuple[Hold, ...]) -> None:
+        """`holds`: at each look at the ledger; then as at the last one."""
+        self.heard: list[tuple[str, str]] = []
+        self._holds = [*holds] or [()]
+
     async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
-        """Take them."""
+        self.heard += [("begin", one.steering.kind if one.steering else "") for one in targets]
+
+    async def steer(self, deployment_id: str, word: Steering) -> None:
+        self.heard.append((deployment_id, word.kind))
+
+    async def fleet(self) -> FleetView:
+        holds = self._holds.pop(0) if len(self._holds) > 1 else self._holds[0]
+        return FleetView(registry="ops", applied_sha=None, generation=1, devices={}, slots=(), plan=None, holds=holds)
 
 
 def target(kind: ChangeType, *actions: Action) -> RolloutTarget:
@@ -63,6 +79,43 @@ async def test_a_redeployment_is_told_with_why_and_where_to(kind: ChangeType) ->
 async def test_what_is_no_redeployment_is_not_told_as_one() -> None:
     """A new version, and a failed device for whose models there is no place."""
     assert await told(target(ChangeType.VERSION_UPDATE, Action.LOAD), target(ChangeType.UNRESPONSIVE_WORKER)) == []
+
+
+PAUSED = Hold(deployment_id="fraud", kind="paused")
+ABORTED = Hold(deployment_id="fraud", kind="aborted", digest="d")
+
+
+@pytest.mark.parametrize(
+    ("looks", "heard"),
+    [
+        ([()], [("begin", "")]),
+        ([(PAUSED,)], [("begin", "pause")]),
+        ([(ABORTED,)], [("begin", "abort")]),
+        ([(), (PAUSED,)], [("begin", ""), ("fraud", "pause")]),
+        ([(), (ABORTED,)], [("begin", ""), ("fraud", "abort")]),
+        ([(PAUSED,), ()], [("begin", "pause"), ("fraud", "resume")]),
+        ([(), (PAUSED,), ()], [("begin", ""), ("fraud", "pause"), ("fraud", "resume")]),
+    ],
+)
+async def test_a_rollout_hears_what_was_ordered_while_its_target_was_on_its_way(
+    looks: list[tuple[Hold, ...]], heard: list[tuple[str, str]]
+) -> None:
+    """Whenever the order comes, the rollout ends up with the last word."""
+    fleet = Taken(*looks)
+    activities: Any = RolloutActivities(fleet, fleet)  # type: ignore[arg-type]
+    request = StartRollouts(targets=(target(ChangeType.VERSION_UPDATE, Action.RELOAD),))
+    await ActivityEnvironment().run(activities.start_rollouts, request)
+    assert fleet.heard == heard
+
+
+async def test_a_broker_that_takes_over_says_the_last_word_again() -> None:
+    """What the one before it had said to the rollout, nobody knows."""
+    fleet, environment = Taken(()), ActivityEnvironment()
+    environment.info = dataclasses.replace(environment.info, attempt=2)
+    activities: Any = RolloutActivities(fleet, fleet)  # type: ignore[arg-type]
+    request = StartRollouts(targets=(target(ChangeType.VERSION_UPDATE, Action.RELOAD),))
+    await environment.run(activities.start_rollouts, request)
+    assert fleet.heard == [("begin", ""), ("fraud", "resume")]
 
 
 class Unloading:

@@ -6,6 +6,7 @@ import pytest
 from fleets import NOW, Wanted, answered, device, observed, reconciling, registry, worker
 
 from longshore.planning.check import check
+from longshore.planning.circumstances import word_to
 from longshore.planning.failed import GiveUp, Retry, Wait, verdict
 from longshore.planning.plan import make_plan
 from longshore.planning.render import render
@@ -16,7 +17,7 @@ from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
-from longshore.schemas.plans import ChangeType
+from longshore.schemas.plans import ChangeType, DeploymentPlan
 
 THREE = [worker(f"worker-{name}") for name in "abc"]
 ONE = Wanted("m", replicas=1)
@@ -155,6 +156,29 @@ def test_held_version_is_brought_nowhere(kind):
     assert "2 of 2 wanted replicas are held back from 1.1.0" in render(plan)
     _, plans = replanned(reconciling(slots, holds=(hold,)), newest)
     assert len(plans["m"].commands) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest", "more", "expected"),
+    [
+        ("paused", None, {}, "pause"),
+        ("paused", None, {"held": "paused by olga"}, "pause"),
+        ("paused", None, {"version": None, "digest": None}, "resume"),
+        ("aborted", "d", {}, "abort"),
+        ("aborted", "another", {}, "resume"),
+        ("aborted", "d", {"held": "aborted by olga"}, "resume"),
+        ("quarantined", "d", {}, "abort"),
+    ],
+)
+def test_rollout_is_told_of_a_hold_that_its_plan_did_not_know(kind, digest, more, expected):
+    """A pause holds back whatever is brought somewhere; an abort not what a plan commands that has heeded it."""
+    facts = {"deployment_id": "m", "generation": 7, "version": "1", "digest": "d", "replicas": 1}
+    plan = DeploymentPlan.model_validate({**facts, "changes": (), "commands": (), **more})
+    holds = (Hold(deployment_id="other", kind="paused"), Hold(deployment_id="m", kind=kind, digest=digest, by="olga"))
+    word = word_to(plan, holds)
+    assert (word.kind, word.generation) == (expected, 7)
+    assert word.code == ("QUARANTINED" if kind == "quarantined" else "ABORTED")
+    assert word_to(plan, ()).kind == "resume"
 
 
 def test_paused_deployment_is_disabled_all_the_same():

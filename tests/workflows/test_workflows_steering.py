@@ -169,6 +169,32 @@ async def test_a_newer_target_begins_unpaused(stage: Stage) -> None:
     assert await stage.answers(2) == [RolloutOutcome.DONE]
 
 
+async def test_a_target_begins_with_the_word_that_it_brings(stage: Stage) -> None:
+    """It was paused on its way: nothing is begun; delivered again after it was resumed, it is not paused anew."""
+    paused = target(2).model_copy(update={"steering": Steering(kind="pause", generation=2, by="olga")})
+    once = Once(stage, "worker-a 2")
+    await stage.set(paused)
+    await stage.idle()
+    assert stage.commands() == {"worker-a": 0, "worker-b": 0}
+    assert "**Paused by olga**" in await story(stage)
+    await stage.steer("resume", generation=2)
+    await once.reached.wait()
+    await stage.set(paused)
+    assert "Paused" not in await story(stage)
+    once.go_on.set()
+    await stage.ended()
+    assert await stage.answers(2) == [RolloutOutcome.DONE]
+
+
+async def test_a_target_that_was_aborted_on_its_way_begins_nothing(stage: Stage) -> None:
+    """Each device's place is given back."""
+    aborted = Steering(kind="abort", generation=1, code="QUARANTINED")
+    await stage.set(target(1).model_copy(update={"steering": aborted}))
+    await stage.ended()
+    assert await stage.failures(1) == dict.fromkeys(("worker-a", "worker-b"), "QUARANTINED")
+    assert await begun(stage) == dict.fromkeys(("worker-a", "worker-b"), False)
+
+
 @pytest.mark.parametrize("step", ["resolve 1", "look", "worker-a 1"])
 async def test_an_aborted_rollout_gives_back_what_it_has_not_begun(stage: Stage, step: str) -> None:
     """It ends at once, though neither git nor the room's victim answers; what a device has begun is completed."""
