@@ -22,6 +22,9 @@ from longshore.schemas.patterns import NAME
 from longshore.schemas.policies import RepositoryPolicy
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
+# Of nothing, a watch would never rest, and a time-out would never be kept.
+_Interval = Annotated[timedelta, Field(gt=timedelta())]
+_Grace = Annotated[timedelta, Field(ge=timedelta())]
 # apprise URLs may hold commas themselves; a comma that ends one is followed by the scheme of the next.
 _BETWEEN_URLS = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9]{1,20}://)")
 _URL_NAME = re.compile(r"([^/:]+?)(?:\.git)?/*$")
@@ -86,49 +89,49 @@ class ControlSettings(RepositoryPolicy):
         Path | None, Field(description="OpenPGP keys that may sign commits (as exported); then commits must be.")
     ] = None
 
-    poll_interval: Annotated[timedelta, Field(description="Time between two looks at the branch.")] = timedelta(
+    poll_interval: Annotated[_Interval, Field(description="Time between two looks at the branch.")] = timedelta(
         seconds=30
     )
     first_report_grace: Annotated[
-        timedelta, Field(description="How long a plan waits for devices that were never heard of.")
+        _Grace, Field(description="How long a plan waits for devices that were never heard of.")
     ] = timedelta(seconds=5)
-    heartbeat_interval: Annotated[timedelta, Field(description="Time between two signs of life of a device.")] = (
+    heartbeat_interval: Annotated[_Interval, Field(description="Time between two signs of life of a device.")] = (
         timedelta(seconds=30)
     )
-    suspect_after: Annotated[timedelta, Field(description="Silence after which a device is asked directly.")] = (
+    suspect_after: Annotated[_Interval, Field(description="Silence after which a device is asked directly.")] = (
         timedelta(seconds=60)
     )
-    failed_after: Annotated[timedelta, Field(description="Silence after which a device counts as failed.")] = timedelta(
+    failed_after: Annotated[_Interval, Field(description="Silence after which a device counts as failed.")] = timedelta(
         seconds=120
     )
     mass_unload_limit: Annotated[
         int,
         Field(ge=0, le=100, description="Percent of the serving replicas that a commit may unload; 100 allows all."),
     ] = 50
-    ping_timeout: Annotated[timedelta, Field(description="How long a device that is asked directly may take.")] = (
+    ping_timeout: Annotated[_Interval, Field(description="How long a device that is asked directly may take.")] = (
         timedelta(seconds=10)
     )
-    load_timeout: Annotated[timedelta, Field(description="Longest time for one LOAD or RELOAD, retries included.")] = (
+    load_timeout: Annotated[_Interval, Field(description="Longest time for one LOAD or RELOAD, retries included.")] = (
         timedelta(hours=2)
     )
-    unload_timeout: Annotated[timedelta, Field(description="Longest time for one UNLOAD, retries included.")] = (
+    unload_timeout: Annotated[_Interval, Field(description="Longest time for one UNLOAD, retries included.")] = (
         timedelta(minutes=15)
     )
 
     reconcile_interval: Annotated[
-        timedelta, Field(description="Time between two looks for drift; most is found at once, without them.")
+        _Interval, Field(description="Time between two looks for drift; most is found at once, without them.")
     ] = timedelta(seconds=30)
     reconcile_pause: Annotated[
-        timedelta, Field(description="How long the first sign of drift waits for others, to be planned together.")
+        _Grace, Field(description="How long the first sign of drift waits for others, to be planned together.")
     ] = timedelta(seconds=1)
     doubt_grace: Annotated[
-        timedelta, Field(description="How long a report may contradict what is known before it is believed.")
+        _Grace, Field(description="How long a report may contradict what is known before it is believed.")
     ] = timedelta(seconds=10)
     rebuild_grace: Annotated[
-        timedelta, Field(description="How long devices are awaited when the server has lost what runs where.")
+        _Grace, Field(description="How long devices are awaited when the server has lost what runs where.")
     ] = timedelta(seconds=60)
     record_interval: Annotated[
-        timedelta, Field(description="Least time between two commits that record the state.")
+        _Interval, Field(description="Least time between two commits that record the state.")
     ] = timedelta(seconds=1)
 
     max_unavailable: Annotated[
@@ -145,15 +148,15 @@ class ControlSettings(RepositoryPolicy):
         int, Field(ge=0, description="How often a model is loaded again after its device has given it up.")
     ] = 4
     backoff_base: Annotated[
-        timedelta, Field(description="Wait before the fleet loads a failed model again; doubled each time.")
+        _Interval, Field(description="Wait before the fleet loads a failed model again; doubled each time.")
     ] = timedelta(seconds=30)
     backoff_cap: Annotated[
-        timedelta, Field(description="Longest wait before the fleet loads a failed model again.")
+        _Interval, Field(description="Longest wait before the fleet loads a failed model again.")
     ] = timedelta(seconds=300)
     suspect_share: Annotated[
         float, Field(gt=0, le=1, description="Part of a pool, 0 to 1, above whose failure nothing of it is moved.")
     ] = 0.55
-    suspect_window: Annotated[timedelta, Field(description="Time within which failures in a pool count as one.")] = (
+    suspect_window: Annotated[_Interval, Field(description="Time within which failures in a pool count as one.")] = (
         timedelta(seconds=120)
     )
 
