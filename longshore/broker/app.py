@@ -73,7 +73,7 @@ async def _broker(settings: BrokerSettings) -> None:
     registry = RegistryService(git, settings.registry, settings.branch, keys=settings.allowed_keys, metrics=metrics)
     entities = Entities(client, settings, metrics)
     look_now = LookNow(registry, entities)
-    keeper = Keeper(entities, settings.state_dir)
+    keeper = Keeper(entities, settings.state_dir, settings.keep_interval)
     webhook = Webhook(settings, look_now, TemporalHealth(client).require, metrics)
     await _together(
         {

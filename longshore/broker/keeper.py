@@ -1,4 +1,4 @@
-"""What each broker looks after once a minute: that the long-lived workflows are there (FAULTS 55, 57, 60, 70).
+"""What each broker looks after every `keep_interval`: that the long-lived workflows are there (FAULTS 55, 57, 60, 70).
 
 No Schedule of Temporal's does this: it would cost 1,440 workflows a day, and without a broker neither works.
 """
@@ -6,6 +6,7 @@ No Schedule of Temporal's does this: it would cost 1,440 workflows a day, and wi
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +19,6 @@ from longshore.schemas.fleet import FleetView
 from longshore.workflows.conventions import FAN_OUT_WINDOW
 
 log = structlog.get_logger()
-
-LOOK_SECONDS = 60.0
 
 _NOTE = "first-fleet-run"
 
@@ -38,13 +37,14 @@ class Entities(Protocol):
 
 
 class Keeper:
-    def __init__(self, entities: Entities, state_dir: Path) -> None:
+    def __init__(self, entities: Entities, state_dir: Path, interval: timedelta = timedelta(minutes=1)) -> None:
         self._entities = entities
         self._note = state_dir / _NOTE
+        self._interval = interval
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._interval.total_seconds())
             try:
                 await self.look()
             except (RPCError, WorkflowQueryFailedError) as error:

@@ -134,6 +134,10 @@ class ControlSettings(RepositoryPolicy):
         _Interval, Field(description="Least time between two commits that record the state.")
     ] = timedelta(seconds=1)
 
+    keep_interval: Annotated[
+        _Interval, Field(description="Time between two looks whether the fleet's and the devices' workflows run.")
+    ] = timedelta(seconds=60)
+
     max_unavailable: Annotated[
         int,
         Field(ge=1, description="Replicas updated at once where devices cannot hold both versions."),

@@ -162,6 +162,32 @@ async def test_a_terminated_device_workflow_is_started_again(serving: World, tmp
     assert (await serving.fleet()).slots == before.slots
 
 
+async def test_what_is_terminated_is_started_again_while_the_broker_runs(real_world: World, tmp_path: Path) -> None:
+    """A device's workflow and the fleet, by the keeper's own looks: nobody pushes, and no broker is started anew."""
+    await real_world.start_broker()
+    for letter in "abc":
+        await real_world.device(f"worker-{letter}")
+    await real_world.result(real_world.registry.push(registry(WORKERS, Wanted("ten", replicas=2))))
+    before, told = await real_world.settled(), commands(real_world)
+    keeper = asyncio.create_task(Keeper(real_world.entities, tmp_path, timedelta(milliseconds=100)).run())
+    try:
+        for workflow_id in (conventions.device_workflow_id("worker-a"), conventions.fleet_workflow_id("ops")):
+            handle = real_world.client.get_workflow_handle(workflow_id)
+            terminated = (await handle.describe()).run_id
+            await handle.terminate("by mistake")
+
+            async def runs_again(handle: Any = handle, terminated: str = terminated) -> bool:
+                now = await handle.describe()
+                return now.status is WorkflowExecutionStatus.RUNNING and now.run_id != terminated
+
+            await eventually(runs_again, f"{workflow_id} runs again")
+        after = await where(real_world, *places(before))
+    finally:
+        keeper.cancel()
+    assert after.applied_sha == before.applied_sha
+    assert commands(real_world) == told
+
+
 @pytest.mark.filterwarnings("ignore::temporalio.workflow.UnfinishedUpdateHandlersWarning")
 async def test_a_fleet_that_a_defect_has_ended_is_told_and_started_again(serving: World, tmp_path: Path) -> None:
     """WORKFLOW_BUG, within a minute (FAULTS 60); what runs goes on running."""
