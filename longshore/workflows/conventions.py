@@ -127,6 +127,7 @@ LONGEST_SCHEDULE_TO_START = timedelta(hours=1)
 # Patches (`workflow.patched`): what a history that was begun without them goes on without.
 TELLS_PEOPLE = "tells-people"
 BRAIN = "brain"
+RENEWAL = "renewal"
 
 # Who gives an order waits this long to hear which reconciliation carries it out.
 ORDER_PATIENCE = timedelta(seconds=30)

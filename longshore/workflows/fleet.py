@@ -60,8 +60,10 @@ class FleetWorkflow:
         self._reconciled: str | None = None
         self._suspected = start.suspected
         self._alarms: deque[Plan] = deque()
-        # An old run goes on without, until it continues as a new one.
+        # An old run goes on without, until it continues as a new one: when a broker of this release has started.
         self._brain = workflow.patched(conventions.BRAIN)
+        self._configured = 0
+        self._outdated = False
 
     @workflow.run
     async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
@@ -143,7 +145,7 @@ class FleetWorkflow:
     @order.validator
     def refuse_orders_to_an_old_run(self, order: Order) -> None:  # noqa: ARG002 (whatever it is)
         if not self._brain:
-            raise ValueError("this run was begun by an older release: terminate it, and it is made anew")
+            raise ValueError("this run was begun by an older release: it is renewed when a broker of this one starts")
 
     @workflow.signal(
         description="An operator's order: cordon, drain, uncordon, pause, resume, abort, release, reconcile"
@@ -162,6 +164,10 @@ class FleetWorkflow:
     def configure(self, settings: FleetSettings) -> None:
         """Take over the settings of the broker that has just started; the watch begins anew with them."""
         self._rewatch = self._ledger.configure(settings) or self._rewatch
+        self._configured += 1
+        # By its number each is a patch of its own: those that a run had before this release are replayed as they were.
+        if not self._brain and workflow.patched(f"{conventions.RENEWAL}-{self._configured}"):
+            self._outdated = True
 
     @workflow.signal(description="A device's health or models have changed")
     def device_changed(self, record: DeviceRecord) -> None:
@@ -332,7 +338,7 @@ class FleetWorkflow:
             await self._start(plan, cause, workflow.now())
 
     def _is_due_and_drained(self) -> bool:
-        due = workflow.info().is_continue_as_new_suggested()
+        due = self._outdated or workflow.info().is_continue_as_new_suggested()
         return due and not self._queue and not self._alarms and workflow.all_handlers_finished()
 
     def _carried_over(self) -> FleetInput:

@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fleets import Wanted, registry, worker
-from temporalio import activity
+from temporalio import activity, workflow
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import Replayer
 from workflow_world import REGISTRY, World, eventually, real_server, world
 
+from longshore.broker.control import SANDBOX, WORKFLOWS, control_worker
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceRecord, Health
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, PlanRequest
+from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.workflows import conventions
 from longshore.workflows.fleet import FleetWorkflow
@@ -175,3 +179,36 @@ async def test_requests_survive_continue_as_new(short_lived: World) -> None:
     assert (await handle.describe()).raw_description.workflow_execution_info.first_run_id != (
         await handle.describe()
     ).run_id
+
+
+async def test_a_run_of_an_older_release_is_renewed_when_a_broker_of_this_one_starts(
+    real_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows all that it knew, carries out orders, and nobody had to terminate it; what old brokers told it stays."""
+    handle = real_world.client.get_workflow_handle(conventions.fleet_workflow_id(REGISTRY))
+    sha = real_world.registry.push(registry(WORKERS, Wanted("ten", replicas=2)))
+    with monkeypatch.context() as old:
+        old.setattr(workflow, "patched", lambda _: False)
+        async with control_worker(real_world.client, real_world.activities(), max_cached_workflows=100):
+            for _ in range(2):
+                await real_world.entities.start_fleet()
+            await real_world.entities.ask_fleet(ask(sha))
+            before = await real_world.fleet()
+    begun = (await handle.describe()).run_id
+    async with control_worker(real_world.client, real_world.activities(), max_cached_workflows=100):
+        assert await real_world.fleet() == before
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update("order", Order(kind="reconcile"))
+        assert (await handle.describe()).run_id == begun
+        await real_world.entities.start_fleet()
+
+        async def renewed() -> bool:
+            return (await handle.describe()).run_id != begun
+
+        await eventually(renewed, "the run is continued as a new one")
+        assert (await real_world.fleet()).slots == before.slots
+        answer = await handle.execute_update("order", Order(kind="cordon", target="worker-a"), result_type=OrderAnswer)
+        assert answer.accepted
+    history = await real_world.client.get_workflow_handle(handle.id, run_id=begun).fetch_history()
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=SANDBOX)
+    await replayer.replay_workflow(history)
