@@ -165,6 +165,7 @@ FAILURES: dict[str, FailureKind] = {
         *_rows(
             Category.CONTROL,
             retriable=True,
+            PLAN_STALE="Nothing to do: an order has changed the fleet meanwhile, and it is planned anew by itself.",
             DEVICE_REPLY_INVALID="Bring the device and the broker to the same release; it is tried again by itself.",
             HOST_RESTART="Nothing to do: the worker host stopped during the command and resumes it when it is back.",
         ),
@@ -176,7 +177,6 @@ FAILURES: dict[str, FailureKind] = {
             COMMIT_NOT_HELD="`longshore status` lists the commits that are held back, and what to type for each.",
             SUPERSEDED="Nothing to do: a newer commit changed the same deployment.",
             FENCED="Nothing to do: this attempt had lost its lease and stopped before it changed anything.",
-            PLAN_STALE="Plan again: the fleet has changed since this plan was made.",
             ABORTED="`longshore rollout resume DEPLOYMENT` lets it go on; a newer version does by itself.",
             QUARANTINED="Release a mended version, or let it go on: `longshore quarantine release DEPLOYMENT`.",
             FLEET_SUSPECT="Check the pool's network and power; nothing is moved until its devices are back.",

@@ -252,7 +252,7 @@ class FleetWorkflow:
         try:
             answer = self._ledger.recorded(request) or await self._plan(request)
         except LongshoreError as error:
-            waiting.set_exception(_refusal(error.failure, retriable=False))
+            waiting.set_exception(_refusal(error.failure, retriable=error.failure.kind.retriable))
         except ActivityError as error:
             failure = failure_of(error)
             waiting.set_exception(_refusal(failure, retriable=failure.kind.retriable))
@@ -268,7 +268,8 @@ class FleetWorkflow:
         except (LongshoreError, ActivityError) as error:
             failure = error.failure if isinstance(error, LongshoreError) else failure_of(error)
             context = {"cause": cause.words, "code": failure.code, "error": failure.message}
-            workflow.logger.error("reconciliation_not_planned", extra={"context": context})
+            if failure.code != "PLAN_STALE":  # that one is planned anew at once
+                workflow.logger.error("reconciliation_not_planned", extra={"context": context})
         else:
             if answer.plan is not None and answer.plan.moves:
                 # Of a suspicion an alarm of its own tells, once.

@@ -68,7 +68,6 @@ class _Asked:
 
     request: PlanRequest
     at: datetime
-    stamp: str
     causes: tuple[Cause, ...]
     orphaned: tuple[str, ...]
 
@@ -166,8 +165,7 @@ class Ledger:
         """Return what the plan is to be made upon. Until it is there, what is said is held back."""
         self._become(hearing.resolved(self._state, now))
         state = self._state
-        known = stamp(state.applied_sha, state.generation, state.slots, state.cordons, state.holds)
-        self._asked = _Asked(request, now, known, state.causes, state.orphaned)
+        self._asked = _Asked(request, now, state.causes, state.orphaned)
         self._update(causes=(), causes_since=None, orphaned=())
         return PlanningInput(
             request=request,
@@ -186,7 +184,10 @@ class Ledger:
         )
 
     def planned(self, answer: PlanAnswer, now: datetime) -> None:
-        """Take over the answer that was asked for. Raises LongshoreError PLAN_STALE."""
+        """Take over the answer that was asked for.
+
+        Raises LongshoreError PLAN_STALE where an order has changed the ledger meanwhile: whoever has asked asks anew.
+        """
         asked = self._asked
         if asked is None or asked.request.request_id != answer.request_id:
             raise LongshoreError("PLAN_STALE", f"nobody waits for the plan of {answer.request_id}")
@@ -195,9 +196,10 @@ class Ledger:
         if plan is None:
             if commit and answer.outcome.code in VERBS:
                 self._update(held=hold(self._state.held, _held_back(answer, now)))
-        elif plan.stamp not in ("", asked.stamp):
-            self.given_up()
-            raise LongshoreError("PLAN_STALE", f"{answer.request_id} was planned for the ledger {plan.stamp}")
+        elif plan.stamp not in ("", known := self._stamp()):
+            self.given_up(again=now)
+            words = f"{answer.request_id} was planned for the ledger {plan.stamp}, which is {known} by now"
+            raise LongshoreError("PLAN_STALE", words)
         elif commit:
             self._become(decided.by_commit(self._state, answer, plan, asked.at))
         else:
@@ -212,19 +214,18 @@ class Ledger:
         else:
             self._go_on()
 
-    def given_up(self) -> None:
+    def given_up(self, again: datetime | None = None) -> None:
         """Go on without the plan that was asked for: what it was to mend is still to be mended.
 
-        A reconciliation that cannot be planned is tried again after a while, or when there is news.
+        A reconciliation that cannot be planned is tried `again` then, else after a while, or when there is news.
         """
         asked = self._asked
         if asked is not None:
             self._update(orphaned=tuple(sorted({*asked.orphaned, *self._state.orphaned})))
-            again = asked.at
-            if asked.request.kind is RequestKind.RECONCILE:
-                again += self._state.settings.reconcile_interval
+            if again is None and asked.request.kind is RequestKind.RECONCILE:
+                again = asked.at + self._state.settings.reconcile_interval
             for cause in asked.causes:
-                self._become(causes.note(self._state, cause, again))
+                self._become(causes.note(self._state, cause, again or asked.at))
         self._go_on()
 
     def due(self, now: datetime) -> tuple[Cause | None, datetime | None]:
@@ -339,6 +340,10 @@ class Ledger:
         state = self._state
         planned = (a for a in reversed(state.answers) if a.plan is not None and a.sha == state.applied_sha)
         return next(planned, None)
+
+    def _stamp(self) -> str:
+        state = self._state
+        return stamp(state.applied_sha, state.generation, state.slots, state.cordons, state.holds)
 
     def _update(self, **changes: Any) -> None:
         self._become(self._state.model_copy(update=changes))

@@ -12,6 +12,7 @@ from longshore.activities import planner
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.planner import Planner
 from longshore.schemas.devices import DeviceFacts, DeviceRecord, DeviceReport, Health
+from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import (
     FleetInput,
     FleetSettings,
@@ -210,7 +211,10 @@ class FleetRun:
                 return
             answer = self._plan(asked)
             self._busy = False
-            self._clock.soon(reply, answer)
+            if answer is None:
+                self._clock.after(1, again)
+            else:
+                self._clock.soon(reply, answer)
             self._go_on()
 
         self._clock.after(self._clock.chance.uniform(0.05, 1.5), planned)
@@ -225,23 +229,26 @@ class FleetRun:
                 return
             answer = self._plan(asked)
             self._busy = False
-            if answer.plan is not None and answer.plan.moves:
+            if answer is not None and answer.plan is not None and answer.plan.moves:
                 self._clock.soon(self._world.reconcile, answer.plan)
             self._go_on()
 
         self._clock.after(self._clock.chance.uniform(0.05, 1.5), planned)
 
-    def _plan(self, asked: PlanningInput) -> PlanAnswer:
-        """Make the plan, hold it against all that must hold, and take it over."""
+    def _plan(self, asked: PlanningInput) -> PlanAnswer | None:
+        """Make the plan, hold it against all that must hold, and take it over; None where an order was quicker."""
         answer = self._answered(asked)
         plan, request = answer.plan, asked.request
+        try:
+            self.ledger.planned(answer, self._clock.now)
+        except LongshoreError as stale:
+            self._clock.tell("fleet", str(stale))
+            return None
+        state = self.ledger.state
         if plan is not None:
             why = f"because {request.cause.words}" if request.cause else f"for {request.sha[:6]}"
             self._clock.tell("fleet", f"plans generation {plan.generation} {why}: {told(plan)}")
             self._world.take_note(plan, asked)
-        self.ledger.planned(answer, self._clock.now)
-        state = self.ledger.state
-        if plan is not None:
             self._world.record(state.applied_sha, state.generation)
         return answer
 

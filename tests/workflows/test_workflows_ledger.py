@@ -22,6 +22,7 @@ from longshore.schemas.fleet import (
     SlotSettled,
 )
 from longshore.schemas.held import Acceptance
+from longshore.schemas.ledger import stamp
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold, Order
 from longshore.schemas.plans import (
@@ -443,6 +444,28 @@ def test_a_plan_for_another_ledger_is_refused():
             book.planned(stale, NOW)
         book.given_up()
     assert (book.planning, book.state.applied_sha, kinds(book)) == (False, SHA, {CauseKind.OPERATOR})
+
+
+@pytest.mark.parametrize(("kind", "target"), [("pause", "m"), ("cordon", "w"), ("drain", "w")])
+def test_an_order_during_a_plan_has_it_made_anew(kind, target):
+    """What the operator was promised holds at once: the plan that did not know of it commands nothing."""
+    book = ledger(slot())
+    load = PlannedCommand(action=Action.LOAD, worker_id="x", reason="most free memory")
+    book.ordered(Order(kind="reconcile"), NOW)
+    cause, _ = book.due(seconds(1))
+    for request in (book.reconciliation(cause), commit()):
+        asked = book.ask(request, seconds(1))
+        known = stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
+        book.ordered(Order(kind=kind, target=target, by=request.request_id), seconds(2))
+        with pytest.raises(LongshoreError, match="PLAN_STALE"):
+            book.planned(answer(request, deployment(load), stamp=known), seconds(2))
+        assert (book.planning, book.state.applied_sha, standing(book, "x")) == (False, SHA, None)
+        assert CauseKind.OPERATOR in kinds(book)
+        assert book.due(seconds(3))[0] is not None
+    asked = book.ask(commit(), seconds(4))
+    known = stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
+    book.planned(answer(commit(), stamp=known), seconds(4))
+    assert book.state.applied_sha == commit().sha
 
 
 def test_a_reconciliation_that_cannot_be_planned_is_tried_again_later():
