@@ -174,7 +174,7 @@ class Entities:
                 raise
             # A cluster that did not let us register the newest attribute.
             await self._start_reconciliation(asked, attributes[:1])
-        if asked.since is not None and not asked.plan.suspects:
+        if asked.since is not None and asked.plan.moves:
             self._metrics.reconciled((datetime.now(UTC) - asked.since).total_seconds())
 
     async def planned(self, sha: str) -> int | None:
@@ -247,7 +247,7 @@ class Entities:
     async def _start_reconciliation(
         self, asked: Reconciliation, attributes: Sequence[SearchAttributePair[str]]
     ) -> None:
-        alarm = asked.since if asked.plan.suspects else None
+        alarm = asked.since if not asked.plan.moves and not asked.plan.deployments else None
         workflow_id = (
             conventions.alarm_workflow_id(self._registry, alarm)
             if alarm is not None

@@ -155,6 +155,13 @@ class DeploymentPlan(Message):
     held: str = ""
     """What keeps the desired version from being brought anywhere: paused, aborted or quarantined, by whom and why."""
 
+    @property
+    def gives_up(self) -> bool:
+        """Tell whether a model has failed for which nothing is tried any more (PRD §5.2, FAILED_MODEL)."""
+        tried = [*(command.action for command in self.commands), *(later.action for later in self.deferred)]
+        failed = any(change.type is ChangeType.FAILED_MODEL for change in self.changes)
+        return failed and all(action is Action.UNLOAD for action in tried)
+
 
 class Goal(Message):
     """What a commit wants of one deployment, whether or not that changes anything."""

@@ -42,6 +42,8 @@ class ReconciliationRecord(Message):
     registry: str
     plan: Plan
     result: ReconciliationResult
+    workflow_id: str = ""
+    """Whose result it is; of an older run, that of its generation."""
 
 
 class HearDevices(Message):

@@ -8,7 +8,7 @@ from datetime import datetime
 from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
 from longshore.schemas.fleet import FleetInput, Open
 from longshore.schemas.lifecycle import ModelState
-from longshore.schemas.plans import Cause, CauseKind
+from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.slots import Slot
 
 # Characters of a cause's words: it stands in a workflow's memo, in logs and in an error file.
@@ -77,7 +77,7 @@ def of_device(
     mine = [slot for slot in slots if slot.worker_id == worker_id]
     kind: CauseKind | None = None
     words = f"{worker_id} is heard again"
-    if record.health is Health.FAILED and before.health is not Health.FAILED and mine:
+    if record.health is Health.FAILED and before.health is not Health.FAILED and (mine or _was_there(before)):
         kind, words = CauseKind.WORKER_FAILED, f"{worker_id} has failed: nothing was heard of it"
     elif record.draining and not before.draining and mine:
         kind, words = CauseKind.DRAIN, f"{worker_id} drains itself"
@@ -112,6 +112,17 @@ def of_failure(slot: Slot, version: str) -> Cause:
     return Cause(kind=CauseKind.MODEL_FAILED, words=words, workers=(where,), deployments=(name,))
 
 
+def news(plan: Plan, cause: Cause) -> Plan | None:
+    """Return what people must learn of a plan that moves nothing: a device or, for good, a model has failed.
+
+    PRD §5.5 step 6, §5.2 FAILED_MODEL. Of a suspect pool an alarm of its own tells; what a look finds is no news.
+    """
+    failed = cause.kind is CauseKind.WORKER_FAILED and not plan.suspects
+    named = cause.deployments if cause.kind is not CauseKind.DRIFT else ()
+    given_up = tuple(one for one in plan.deployments if one.gives_up and one.deployment_id in named)
+    return plan.model_copy(update={"deployments": given_up}) if failed or given_up else None
+
+
 def of_retry(slot: Slot) -> Cause:
     where, name = slot.worker_id, slot.deployment_id
     words = f"{name} on {where} is tried again after {slot.code}"
@@ -120,6 +131,11 @@ def of_retry(slot: Slot) -> Cause:
 
 def _takes(record: DeviceRecord) -> bool:
     return record.health is Health.HEALTHY and record.status is not DeviceStatus.LEAVING and not record.draining
+
+
+def _was_there(record: DeviceRecord) -> bool:
+    """Tell whether the device was heard of, and has not said goodbye since."""
+    return record.status not in {None, DeviceStatus.LEAVING}
 
 
 def _with(words: str, more: str) -> str:

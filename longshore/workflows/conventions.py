@@ -35,7 +35,7 @@ def reconciliation_workflow_id(registry: str, generation: int) -> str:
 
 
 def alarm_workflow_id(registry: str, since: datetime) -> str:
-    """Return the id of the alarm of pools that are silent `since` then: it has a plan without anything to do."""
+    """Return the id of an alarm that was raised, or a failure that was noted, `since` then: there is nothing to do."""
     return f"alarm:{registry}:{since:%Y-%m-%dT%H-%M-%S}"
 
 

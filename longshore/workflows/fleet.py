@@ -35,7 +35,7 @@ from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import (
     Reconciliation,
 )
-from longshore.workflows import conventions, stories
+from longshore.workflows import causes, conventions, stories
 from longshore.workflows.ledger import Ledger
 from longshore.workflows.outcomes import failure_of
 from longshore.workflows.rebuilding import hear_new_devices, rebuild
@@ -271,7 +271,10 @@ class FleetWorkflow:
             if failure.code != "PLAN_STALE":  # that one is planned anew at once
                 workflow.logger.error("reconciliation_not_planned", extra={"context": context})
         else:
-            if answer.plan is not None and answer.plan.moves:
+            if answer.plan is not None and not answer.plan.moves:
+                if (told := causes.news(answer.plan, cause)) is not None:
+                    await self._start(told.model_copy(update={"suspects": ()}), cause, since)
+            elif answer.plan is not None:
                 # Of a suspicion an alarm of its own tells, once.
                 plan = answer.plan.model_copy(update={"suspects": ()})
                 await self._start(plan, cause, since)

@@ -165,8 +165,12 @@ class Ledger:
         """Return what the plan is to be made upon. Until it is there, what is said is held back."""
         self._become(hearing.resolved(self._state, now))
         state = self._state
-        self._asked = _Asked(request, now, state.causes, state.orphaned)
-        self._update(causes=(), causes_since=None, orphaned=())
+        # A commit's plan mends all of it, but only a reconciliation tells of a device that has failed.
+        commit = request.kind is RequestKind.COMMIT
+        kept = tuple(cause for cause in state.causes if commit and cause.kind is CauseKind.WORKER_FAILED)
+        used_up = tuple(cause for cause in state.causes if cause not in kept)
+        self._asked = _Asked(request, now, used_up, state.orphaned)
+        self._update(causes=kept, causes_since=state.causes_since if kept else None, orphaned=())
         return PlanningInput(
             request=request,
             applied_sha=state.applied_sha,

@@ -73,7 +73,12 @@ class ReconciliationWorkflow:
     async def _record(self, result: ReconciliationResult) -> ReconciliationResult:
         """Write the result to git. It stands without: whoever looks here learns why git does not have it."""
         self._tell(f"Recording: {result.summary}")
-        request = ReconciliationRecord(registry=self._asked.registry, plan=self._asked.plan, result=result)
+        request = ReconciliationRecord(
+            registry=self._asked.registry,
+            plan=self._asked.plan,
+            result=result,
+            workflow_id=workflow.info().workflow_id,
+        )
         if len(request.model_dump_json()) > MAX_PAYLOAD:
             short = result.model_copy(update={"answers": without_results(result.answers)})
             request = request.model_copy(update={"result": short})

@@ -8,7 +8,7 @@ from typing import Any
 
 from longshore.registry.documents.yaml import parse
 from longshore.registry.records.errors import MAX_BYTES, ErrorFile
-from longshore.registry.records.remediation import Remediation, Surroundings, given_up, remediation_errors
+from longshore.registry.records.remediation import Remediation, Surroundings, remediation_errors
 from longshore.registry.repositories.repository import CommitInfo
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import DeviceCapacity, DeviceReport, DeviceStatus, DeviceView, Health, ModelReport
@@ -181,11 +181,18 @@ def test_a_model_that_is_given_up_is_critical_and_its_device_has_not_failed():
     (file,) = written(failed, cause=MODEL_FAILED)
     assert (file.kind, content(file)["severity"]) == ("model-failed", "critical")
     assert content(file)["actions_taken"][0] == "Gave it up there (reconcile:ops:42)"
-    assert given_up(Plan(sha="c", generation=42, deployments=(failed, LOST))) == (failed,)
+    assert (failed.gives_up, LOST.gives_up) == (True, False)
     put_off = Deferred(action=Action.LOAD, worker_id="worker-b", reason="failed", waits_for="it is 10:46:00 UTC")
-    assert (
-        given_up(Plan(sha="c", generation=42, deployments=(failed.model_copy(update={"deferred": (put_off,)}),))) == ()
-    )
+    assert not failed.model_copy(update={"deferred": (put_off,)}).gives_up
+
+
+def test_a_failed_device_that_leaves_nothing_to_be_replaced_has_its_file():
+    """PRD §5.5 step 5: it held nothing, or a commit's plan was quicker; a device that is back has none."""
+    (file,) = written(cause=WORKER_FAILED)
+    told = content(file)
+    assert (file.kind, told["worker"]["id"], told["affected_models"]) == ("worker-failure", "worker-a", [])
+    assert told["actions_taken"][0] == "Replaced nothing of what it held: nothing is missing (reconcile:ops:42)"
+    assert written(cause=WORKER_FAILED, devices={"worker-a": device("worker-a")}) == ()
 
 
 def test_a_push_is_a_retry_and_tells_no_old_failure_again():

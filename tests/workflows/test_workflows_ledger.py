@@ -28,14 +28,18 @@ from longshore.schemas.orders import Hold, Order
 from longshore.schemas.plans import (
     Cause,
     CauseKind,
+    Change,
+    ChangeType,
     Deferred,
     DeploymentPlan,
     Goal,
     Plan,
     PlannedCommand,
+    PoolSuspicion,
 )
 from longshore.schemas.reconciliations import DriftFound, LastApplied
 from longshore.schemas.slots import Demand, Slot
+from longshore.workflows.causes import news
 from longshore.workflows.ledger import REBUILD_LEAP, Ledger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -288,21 +292,24 @@ def test_what_was_unloaded_and_comes_back_with_an_older_state_is_told():
 
 
 def test_signs_of_drift_are_planned_together():
-    """The first one waits a moment for more; a commit's plan mends them as well."""
+    """The first one waits a moment for more; a commit's plan mends them as well, and does not tell of a dead device."""
     book = ledger(slot(), slot(worker_id="x"))
     book.heard(told(health=Health.FAILED), NOW)
     assert book.due(NOW) == (None, NOW + PAUSE)
     book.heard(told(health=Health.FAILED, worker_id="x"), seconds(0.5))
     cause, _ = book.due(NOW + PAUSE)
     assert (cause.kind, cause.workers) == (CauseKind.WORKER_FAILED, ("w", "x"))
+    book.ordered(Order(kind="reconcile"), NOW + PAUSE)
     request = commit()
     book.ask(request, NOW + PAUSE)
     book.planned(answer(request), seconds(2))
-    assert book.due(seconds(60)) == (None, None)
+    assert (book.due(seconds(60)), kinds(book)) == ((cause, None), {CauseKind.WORKER_FAILED})
+    reconciled(book, seconds(60))
+    assert book.due(seconds(90)) == (None, None)
 
 
 def test_a_device_that_fails_and_returns():
-    """Each edge is one cause; where there is nothing to do for it, none."""
+    """Each edge is one cause. That one has failed which held nothing is told; its return, or its goodbye, is not."""
     book = ledger(slot())
     book.heard(told(health=Health.FAILED), NOW)
     book.heard(told(health=Health.FAILED), NOW)
@@ -318,7 +325,36 @@ def test_a_device_that_fails_and_returns():
     assert reconciled(book, seconds(131)).kind is CauseKind.WORKER_RETURNED
     assert not standing(book).replaced
     book.heard(told(health=Health.FAILED, worker_id="z"), seconds(140))
-    assert book.due(seconds(200)) == (None, None)
+    assert reconciled(book, seconds(141)).workers == ("z",)
+    book.heard(told(health=Health.RECOVERING, worker_id="z"), seconds(150))
+    leaving = told(worker_id="z").model_copy(update={"status": DeviceStatus.LEAVING})
+    book.heard(leaving, seconds(160))
+    book.heard(leaving.model_copy(update={"health": Health.FAILED}), seconds(280))
+    assert book.due(seconds(300)) == (None, None)
+
+
+def test_what_people_learn_of_a_plan_that_moves_nothing():
+    """A device that has failed, a model that is given up for a reason that is news; no pool that is suspect."""
+    failed = Change(type=ChangeType.FAILED_MODEL, deployment_id="m", reason="RUNNER_CRASHED on w (given up)")
+    waits = Deferred(action=Action.LOAD, worker_id="w", reason="failed", waits_for="it is 10:46:00 UTC")
+    given_up, later, unplaced = (
+        deployment(changes=(failed,), unplaced=1),
+        deployment(changes=(failed,), deferred=(waits,)),
+        deployment(unplaced=1),
+    )
+
+    def told_of(kind: CauseKind, *deployments: DeploymentPlan, named=("m",), suspects=()):
+        plan = Plan(sha=SHA, generation=6, deployments=deployments, suspects=suspects)
+        what = news(plan, Cause(kind=kind, words="why", deployments=named, workers=("w",)))
+        return what and what.deployments
+
+    assert told_of(CauseKind.MODEL_FAILED, given_up) == (given_up,)
+    assert told_of(CauseKind.MODEL_FAILED, later) is None
+    assert told_of(CauseKind.OPERATOR, given_up, named=()) is None
+    assert told_of(CauseKind.DRIFT, given_up) is None
+    assert told_of(CauseKind.WORKER_FAILED, unplaced) == ()
+    suspicion = PoolSuspicion(pool="production", unhealthy=2, alive_before=3)
+    assert told_of(CauseKind.WORKER_FAILED, suspects=(suspicion,)) is None
 
 
 def test_a_pool_that_is_no_longer_suspect_is_looked_at_again():

@@ -106,6 +106,25 @@ class TestFailure:
 
         await eventually(two_are_left, "the surplus has gone")
 
+    async def test_a_device_that_fails_with_nothing_on_it_is_told_as_well(self, quick_world: World) -> None:
+        """Ops learns of it once, as an alarm of its own: there is nothing to do (PRD §5.5 step 6)."""
+        await quick_world.result(quick_world.registry.push(registry(WORKERS, Wanted("ten"))))
+        [busy] = places(await quick_world.settled())
+        before = commands(quick_world)
+        idle = next(name for name in quick_world.devices if name != busy)
+        quick_world.devices[idle].silent = True
+
+        async def told() -> bool:
+            return bool(quick_world.registry.reconciled)
+
+        await eventually(told, "it is written to git")
+        [notice] = [request.notice for request in quick_world.people.told]
+        assert "worker failed" in notice.title
+        assert f"{idle} has failed" in notice.body
+        [request] = quick_world.registry.reconciled
+        assert request.workflow_id.startswith("alarm:")
+        assert commands(quick_world) == before
+
     async def test_a_silent_pool_is_told_once_and_nothing_of_it_is_moved(self, quick_world: World) -> None:
         """FLEET_SUSPECT: that is the network. What runs there goes on running, and is counted (FAULTS 85)."""
         await quick_world.result(quick_world.registry.push(registry(WORKERS, Wanted("ten", replicas=1))))

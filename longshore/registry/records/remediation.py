@@ -5,7 +5,7 @@ Each says what was done about it, and by which workflow: that one tells the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,11 +77,6 @@ def remediation_errors(done: Remediation, around: Surroundings) -> tuple[ErrorFi
     )
 
 
-def given_up(plan: Plan) -> tuple[DeploymentPlan, ...]:
-    """Return the deployments with a failed model that nothing is tried for any more (PRD §5.2, FAILED_MODEL)."""
-    return tuple(one for one in plan.deployments if _reason(one, ChangeType.FAILED_MODEL) and not _tries_again(one))
-
-
 _Content = tuple[str, str, dict[str, Any]]
 """kind, cause, and the fields that are not the same in all of them."""
 
@@ -110,14 +105,10 @@ def _failed_workers(done: Remediation, around: Surroundings) -> Iterator[_Conten
             if _has_failed(worker_id, done.cause, around.devices):
                 affected.setdefault(worker_id, []).append(deployment)
     for worker_id, deployments in sorted(affected.items()):
-        device = around.devices.get(worker_id)
-        heard = device.last_evidence if device else None
-        since = f"since {timestamp(heard)}" if heard else "any more"
         commands = [action for deployment in deployments for action in _actions(done, deployment)]
         content = {
             "severity": "high",
-            "worker": {"id": worker_id, "status": str(Health.FAILED)},
-            "error": {"code": "DEVICE_UNREACHABLE", "message": f"{worker_id}: nothing is heard of it {since}"},
+            **_silence(worker_id, around.devices),
             "affected_models": [_affected(deployment) for deployment in deployments[:_MOST_ENTRIES]],
             "actions_taken": [
                 f"Counted out what {worker_id} holds: nothing is commanded to it ({done.workflow_id})",
@@ -126,6 +117,35 @@ def _failed_workers(done: Remediation, around: Surroundings) -> Iterator[_Conten
             "recommended_actions": [FAILURES["DEVICE_UNREACHABLE"].remedy, *_remedies(done, deployments)],
         }
         yield "worker-failure", cause_of("worker-failure", worker_id, str(done.plan.generation)), content
+    yield from _empty_workers(affected, done, around)
+
+
+def _empty_workers(affected: Container[str], done: Remediation, around: Surroundings) -> Iterator[_Content]:
+    """Yield the devices that have failed and leave nothing to be replaced: they held nothing, or a commit was first."""
+    cause = done.cause
+    if cause is None or cause.kind is not CauseKind.WORKER_FAILED or done.plan.suspects:
+        return
+    for worker_id in cause.workers:
+        if worker_id in affected or not _has_failed(worker_id, None, around.devices):
+            continue
+        content = {
+            "severity": "high",
+            **_silence(worker_id, around.devices),
+            "affected_models": [],
+            "actions_taken": [f"Replaced nothing of what it held: nothing is missing ({done.workflow_id})"],
+            "recommended_actions": [FAILURES["DEVICE_UNREACHABLE"].remedy],
+        }
+        yield "worker-failure", cause_of("worker-failure", worker_id, done.workflow_id), content
+
+
+def _silence(worker_id: str, devices: Mapping[str, DeviceView]) -> dict[str, Any]:
+    device = devices.get(worker_id)
+    heard = device.last_evidence if device else None
+    since = f"since {timestamp(heard)}" if heard else "any more"
+    return {
+        "worker": {"id": worker_id, "status": str(Health.FAILED)},
+        "error": {"code": "DEVICE_UNREACHABLE", "message": f"{worker_id}: nothing is heard of it {since}"},
+    }
 
 
 def _has_failed(worker_id: str, cause: Cause | None, devices: Mapping[str, DeviceView]) -> bool:
@@ -181,7 +201,7 @@ def _failed_models(done: Remediation, around: Surroundings) -> Iterator[_Content
         first = next(iter(failures.values()), None)
         codes = dict.fromkeys(failure.code for failure in failures.values())
         content = {
-            "severity": "high" if _tries_again(deployment) else "critical",
+            "severity": "critical" if deployment.gives_up else "high",
             "deployment": deployment_fields(deployment.deployment_id, around.snapshot),
             "workers": [
                 {
@@ -195,7 +215,7 @@ def _failed_models(done: Remediation, around: Surroundings) -> Iterator[_Content
             "actions_taken": [
                 *_actions(done, deployment),
                 *([f"Held back: {deployment.held}"] if deployment.held else []),
-                *([] if _tries_again(deployment) else [f"Gave it up there ({done.workflow_id})"]),
+                *([f"Gave it up there ({done.workflow_id})"] if deployment.gives_up else []),
             ],
             "recommended_actions": [
                 *(f"{code}: {FAILURES[code].remedy}" for code in codes if code in FAILURES),
@@ -204,11 +224,6 @@ def _failed_models(done: Remediation, around: Surroundings) -> Iterator[_Content
         }
         cause = cause_of("model-failed", deployment.deployment_id, str(deployment.generation))
         yield "model-failed", cause, content
-
-
-def _tries_again(deployment: DeploymentPlan) -> bool:
-    tried = [*(command.action for command in deployment.commands), *(one.action for one in deployment.deferred)]
-    return any(action is not Action.UNLOAD for action in tried)
 
 
 def _reported(deployment_id: str, devices: Mapping[str, DeviceView]) -> dict[str, Failure]:
