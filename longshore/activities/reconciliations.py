@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from itertools import count
 from typing import Protocol
 
 import structlog
@@ -91,8 +92,10 @@ class ReconciliationActivities:
         trouble: str | None = None
         idle: dict[str, int] = {}
         async with beating("nothing is to be done") as say:
+            cycles = count(1)
             while True:
                 await asyncio.sleep(watch.interval.total_seconds())
+                log.debug("reconciliation_cycle_started", cycle_number=next(cycles))
                 try:
                     view = await self._entities.fleet()
                     idle, before = await self._idle(view), idle

@@ -49,6 +49,7 @@ class RolloutActivities:
                 await self._start(request.targets)
         for plan in (target.plan for target in request.targets):
             _tell_redeployment(plan)
+            _tell_evictions(plan)
             for command in plan.commands:
                 log.info(
                     "command_dispatched",
@@ -115,3 +116,15 @@ def _tell_redeployment(plan: DeploymentPlan) -> None:
             reason="; ".join(reasons),
             target_workers=workers,
         )
+
+
+def _tell_evictions(plan: DeploymentPlan) -> None:
+    for command in plan.commands:
+        if command.after:
+            log.warning(
+                "eviction_triggered",
+                deployment_id=plan.deployment_id,
+                worker_id=command.worker_id,
+                evicted_models=[gone.deployment_id for gone in command.after],
+                reason=command.reason,
+            )

@@ -174,6 +174,7 @@ class DeviceWorkflow:
             await workflow.sleep(self._intervals.ping_timeout)  # as when it refuses
             return False
         self._last_evidence = workflow.now()
+        self._tell_heard()
         self._judge(Health.RECOVERING if self._health is Health.FAILED else Health.HEALTHY)
         return True
 
@@ -212,6 +213,13 @@ class DeviceWorkflow:
             details = cause.last_heartbeat_details[0]
             if self._believe(lambda: DeviceReport.model_validate(details), seen):
                 self._last_evidence = seen
+
+    def _tell_heard(self) -> None:
+        """Say what a report says; what is told between two of them, only Temporal hears."""
+        if self._report is not None:
+            capacity = self._report.capacity.model_dump()
+            context = {"worker_id": self._worker_id, "models_loaded": len(self._report.models), "capacity": capacity}
+            workflow.logger.debug("worker_heartbeat_received", extra={"context": context})
 
     def _judge(self, health: Health) -> None:
         if health is not self._health:

@@ -59,11 +59,11 @@ def target(kind: ChangeType, *actions: Action) -> RolloutTarget:
     return RolloutTarget(registry="ops", sha="c" * 40, plan=plan, reply_to="reconcile:ops:42")
 
 
-async def told(*targets: RolloutTarget) -> list[dict[str, Any]]:
+async def told(*targets: RolloutTarget, event: str = "model_redeployment_triggered") -> list[dict[str, Any]]:
     activities: Any = RolloutActivities(Taken(), Taken())  # type: ignore[arg-type]
     with capture_logs() as logs:
         await ActivityEnvironment().run(activities.start_rollouts, StartRollouts(targets=targets))
-    return [dict(entry) for entry in logs if entry["event"] == "model_redeployment_triggered"]
+    return [dict(entry) for entry in logs if entry["event"] == event]
 
 
 @pytest.mark.parametrize("kind", [ChangeType.UNRESPONSIVE_WORKER, ChangeType.FAILED_MODEL])
@@ -79,6 +79,19 @@ async def test_a_redeployment_is_told_with_why_and_where_to(kind: ChangeType) ->
 async def test_what_is_no_redeployment_is_not_told_as_one() -> None:
     """A new version, and a failed device for whose models there is no place."""
     assert await told(target(ChangeType.VERSION_UPDATE, Action.LOAD), target(ChangeType.UNRESPONSIVE_WORKER)) == []
+
+
+async def test_an_eviction_is_told_with_what_goes_for_whom() -> None:
+    """PRD §9.2: who needs the room, on which device, and what makes it."""
+    newcomer = target(ChangeType.NEW_DEPLOYMENT, Action.LOAD, Action.LOAD)
+    gone = Awaited(deployment_id="churn", worker_id="worker-1", generation=42)
+    fits, evicts = newcomer.plan.commands
+    commands = (fits, evicts.model_copy(update={"after": (gone,), "reason": "makes room: evicts churn"}))
+    plan = newcomer.plan.model_copy(update={"commands": commands})
+    (entry,) = await told(newcomer.model_copy(update={"plan": plan}), event="eviction_triggered")
+    assert (entry["deployment_id"], entry["worker_id"]) == ("fraud", "worker-1")
+    assert (entry["evicted_models"], entry["reason"]) == (["churn"], "makes room: evicts churn")
+    assert EVENTS["eviction_triggered"].fields <= entry.keys()
 
 
 PAUSED = Hold(deployment_id="fraud", kind="paused")

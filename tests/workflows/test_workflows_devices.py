@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -125,6 +126,7 @@ async def test_silence_makes_suspect_then_failed_then_recovering(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The whole circle: healthy, suspect, failed, and on return recovering; the log has the bad news (PRD §9.2)."""
+    caplog.set_level(logging.DEBUG, "temporalio.workflow")
     device = await watched.world.device("worker-a")
     await watched.becomes(Health.HEALTHY)
     device.silent = True
@@ -137,7 +139,9 @@ async def test_silence_makes_suspect_then_failed_then_recovering(
     assert await watched.told() == ["healthy", "suspect", "failed", "recovering", "healthy"]
     marks = [record for record in caplog.records if record.getMessage().startswith("worker_marked")]
     assert [record.getMessage() for record in marks] == ["worker_marked_suspect", "worker_marked_failed"]
-    assert all(not events.missing_fields(record.getMessage(), record.context) for record in marks)
+    reports = [record for record in caplog.records if record.getMessage() == "worker_heartbeat_received"]
+    assert reports
+    assert all(not events.missing_fields(record.getMessage(), record.context) for record in (*marks, *reports))
 
 
 async def test_a_device_that_answers_the_ping_was_never_failed(watched: Watched) -> None:
