@@ -27,7 +27,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from longshore.activities.device_facts import facts_of
+from longshore.activities.device_facts import facts_of, with_heartbeat
 from longshore.broker.settings import ControlSettings
 from longshore.schemas.commits import RegistryCommit
 from longshore.schemas.devices import DeviceFacts, DeviceInput, DeviceRecord, DeviceReport, DeviceView
@@ -140,8 +140,9 @@ class Entities:
         return version
 
     async def device(self, worker_id: str) -> DeviceView:
+        """Return what is known of a device, its heartbeats included: its workflow hears of changes only."""
         handle = self._client.get_workflow_handle(conventions.device_workflow_id(worker_id))
-        return await handle.query(DeviceWorkflow.device)
+        return await with_heartbeat(self._client, handle, await handle.query(DeviceWorkflow.device))
 
     async def hear(self, workers: tuple[str, ...]) -> tuple[DeviceRecord, ...]:
         """Return what each device's workflow would tell the fleet; one that does not answer is left out."""
