@@ -13,6 +13,7 @@ from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceFacts, DeviceReport
 from longshore.schemas.fleet import FleetView, PlanningInput, PlanOutcome, PlanRequest
 from longshore.schemas.held import HeldBack
+from longshore.schemas.ledger import recent_failures
 from longshore.schemas.plans import CauseKind, Plan
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
@@ -49,7 +50,7 @@ def upon(view: FleetView, request: PlanRequest, now: datetime) -> PlanningInput:
         mass_unload_limit=view.settings.mass_unload_limit,
         cordons=view.cordons,
         holds=view.holds,
-        failures=view.failures,
+        failures=recent_failures(view.failures, now),
         now=now,
         limits=view.settings.limits,
     )

@@ -146,6 +146,12 @@ def stamp(
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
+def recent_failures(failures: Mapping[str, Iterable[datetime]], now: datetime) -> dict[str, tuple[datetime, ...]]:
+    """Return the times at which devices have failed, as far as they count still; by worker id."""
+    kept = {name: tuple(time for time in times if now - time < FAILURES_KEPT) for name, times in failures.items()}
+    return {name: times for name, times in kept.items() if times}
+
+
 def key_of(slot: Slot) -> Key:
     return (slot.deployment_id, slot.worker_id)
 

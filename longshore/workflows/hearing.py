@@ -9,7 +9,7 @@ from longshore.schemas.devices import DeviceRecord, Health, slot_text
 from longshore.schemas.drift import ROLLED_BACK, Word, absorb, remembering, seen
 from longshore.schemas.failures import FAILURES, Category
 from longshore.schemas.fleet import Broken, Doubt, FleetInput, SlotSettled, Steered
-from longshore.schemas.ledger import FAILURES_KEPT, IN_FLIGHT, Key, key_of, retry_at, settle, settle_anyway
+from longshore.schemas.ledger import IN_FLIGHT, Key, key_of, recent_failures, retry_at, settle, settle_anyway
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind
@@ -32,7 +32,7 @@ def heard(state: FleetInput, record: DeviceRecord, now: datetime) -> FleetInput:
     failures = state.failures
     # When a device had failed of which the ledger hears for the first time, it does not know.
     if known is not None and record.health is Health.FAILED and before.health is not Health.FAILED:
-        failures = {**failures, name: (*recent(failures.get(name, ()), now), now)}
+        failures = recent_failures({**failures, name: (*failures.get(name, ()), now)}, now)
     unknown = set(absorb(state.slots, before).unknown)
     state = state.model_copy(
         update={
@@ -114,11 +114,6 @@ def retries(state: FleetInput) -> Iterable[tuple[datetime, Slot]]:
             at = retry_at(slot, state.settings.limits.backoff)
             if at is not None:
                 yield at, slot
-
-
-def recent(times: Iterable[datetime], now: datetime) -> tuple[datetime, ...]:
-    """Return which of the times still count."""
-    return tuple(time for time in times if now - time < FAILURES_KEPT)
 
 
 def _listened(state: FleetInput, worker_id: str, words: tuple[Word, ...], now: datetime, *, fresh: bool) -> FleetInput:

@@ -39,7 +39,7 @@ from longshore.schemas.held import (
     named,
     started,
 )
-from longshore.schemas.ledger import stamp
+from longshore.schemas.ledger import recent_failures, stamp
 from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied
@@ -181,7 +181,7 @@ class Ledger:
             mass_unload_limit=state.settings.mass_unload_limit,
             cordons=state.cordons,
             holds=state.holds,
-            failures={name: times for name, all_ in state.failures.items() if (times := hearing.recent(all_, now))},
+            failures=recent_failures(state.failures, now),
             now=now,
             orphaned=state.orphaned,
             limits=state.settings.limits,

@@ -177,14 +177,17 @@ async def test_the_printed_plan_is_the_one_that_the_fleet_would_carry_out(fleet,
     fleet.deploy("ranker", "1.0.0", priority=90, replicas=3)
     sha = fleet.registry.push("both")
     settings = FleetSettings(limits=PlanLimits(max_unavailable=2), mass_unload_limit=10)
+    failures = {"worker-a": (NOON - timedelta(days=2),), "worker-b": (NOON - timedelta(hours=1),)}
     start = FleetInput(registry="registry", settings=settings)
-    ledger = Ledger(start.model_copy(update=dict(fleet.state.view)))
+    known = dict(fleet.state.view) | {"failures": failures}
+    ledger = Ledger(start.model_copy(update=known))
     request = PlanRequest(request_id="", registry="registry", sha=sha, workers=DEVICES)
     asked = ledger.ask(request, NOON)
     git_cache = Git(tmp_path / "cache", RepositoryPolicy(repository_schemes=("file",)))
     executed = await Planner(RegistryService(git_cache, fleet.registry.url, "main"), Nobody()).plan(asked)
     fleet.has(**dict(ledger.view()))
     assert upon(fleet.state.view, request, NOON) == asked
+    assert asked.failures.keys() == {"worker-b"}  # what failed longer ago counts in neither
     done = beside(fleet, "--rev", sha, "--json")
     document = json.loads(done.stdout)
     assert document["plan"] == executed.model_dump(mode="json")
