@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from longshore.schemas.devices import DeviceRecord, Health
+from longshore.schemas.devices import DeviceRecord, DeviceStatus, Health
 from longshore.schemas.plans import PoolSuspicion
 from longshore.schemas.workers import WorkerConfig
 
@@ -24,8 +24,9 @@ def suspicions(
 
     SUSPECT counts as silent since now: when the first device of a mass event has failed, the others are suspect, and
     nothing has been moved yet. A device that was dead before the window began counts on neither side; so does one
-    that was never heard, or of whose failure the time is not known. The suspicion lasts until enough devices are back,
-    or have been removed from git. One silent device alone is no mass, also where it is all of its pool.
+    that was never heard, of whose failure the time is not known, or that had said goodbye: its host was stopped on
+    purpose. The suspicion lasts until enough devices are back, or have been removed from git. One silent device alone
+    is no mass, also where it is all of its pool.
     """
     if now is None:
         return ()
@@ -33,6 +34,8 @@ def suspicions(
     silent: defaultdict[str, list[datetime]] = defaultdict(list)
     for worker_id, worker in workers.items():
         record, pool = devices.get(worker_id), worker.labels.pool
+        if record is not None and record.status is DeviceStatus.LEAVING:
+            continue
         match record.health if record else Health.UNKNOWN:
             case Health.SUSPECT:
                 silent[pool].append(now)

@@ -10,7 +10,7 @@ from longshore.planning.plan import make_plan
 from longshore.planning.render import render
 from longshore.planning.suspicion import suspicions
 from longshore.schemas.commands import Action
-from longshore.schemas.devices import Health
+from longshore.schemas.devices import DeviceStatus, Health
 from longshore.schemas.plans import PoolSuspicion
 
 POOL = [worker(f"worker-{n}") for n in range(5)]
@@ -50,6 +50,19 @@ def test_devices_that_died_long_before_count_on_neither_side():
 def test_suspicion_lasts_while_they_are_silent():
     """An hour later they are as silent as they were; that alone proves nothing."""
     assert suspected(failed=[(f"worker-{n}", 3600 + n) for n in range(4)]) != ()
+
+
+def test_devices_that_said_goodbye_are_no_mass_failure():
+    """Their hosts were stopped on purpose: what they held moves, and beside them one dead device is one."""
+    devices = {name: one for config in POOL for name, one in device(config.worker_id).items()}
+    for worker_id in ("worker-0", "worker-1", "worker-2"):
+        devices |= device(worker_id, Health.FAILED, status=DeviceStatus.LEAVING)
+    failures = {f"worker-{n}": (NOW,) for n in range(4)}
+    known = {config.worker_id: config for config in POOL}
+    share, window = 0.55, timedelta(seconds=120)
+    assert suspicions(known, devices, failures, NOW, share=share, window=window) == ()
+    devices |= device("worker-3", Health.FAILED)
+    assert suspicions(known, devices, failures, NOW, share=share, window=window) == ()
 
 
 @pytest.mark.parametrize("count", [1, 2])
