@@ -97,6 +97,8 @@ class RolloutAnswer(Message):
     version: str | None
     results: tuple[SlotResult, ...] = ()
     message: str = ""
+    held: str = ""
+    """What kept the version from being brought anywhere, as the plan says it."""
 
 
 class SpecRequest(Message):

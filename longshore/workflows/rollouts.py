@@ -314,5 +314,6 @@ def _answer(target: RolloutTarget, results: tuple[SlotResult, ...]) -> RolloutAn
         outcome=outcome,
         version=target.plan.version,
         results=compact(results),
+        held=target.plan.held,
     )
     return answer.model_copy(update={"message": stories.answer_message(target.plan, answer)})

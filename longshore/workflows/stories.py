@@ -179,6 +179,8 @@ def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
     ]
     if failed:
         return "; ".join(failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")  # noqa: PLR2004 (a sentence, not a list)
+    if answer.outcome is RolloutOutcome.INCOMPLETE and plan.held:
+        return f"{plan.unplaced} of {plan.replicas} replicas are held back: {plan.held}"
     if answer.outcome is RolloutOutcome.INCOMPLETE:
         return f"{plan.unplaced} of {plan.replicas} replicas found no device ({_why_no_device(plan)})"
     return f"{count(len(answer.results), 'command')} done" if answer.results else "nothing to do"

@@ -24,7 +24,7 @@ from longshore.schemas.devices import (
     ModelReport,
     RetryState,
 )
-from longshore.schemas.failures import Failure
+from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.reconciliations import LastApplied
@@ -300,6 +300,24 @@ def test_what_is_nobodys_fault_leaves_no_file():
     (file,) = error_files(result.model_copy(update={"answers": (answer,)}), COMMIT, None, {}, NOW)
     assert file.kind == "placement-failure"
     assert b"1 of 2 replicas has no place" in file.content
+
+
+@pytest.mark.parametrize(
+    ("held", "code"),
+    [
+        ("", "CAPACITY_INSUFFICIENT"),
+        ("paused by olga", "ABORTED"),
+        ("quarantined: it failed on worker-a", "QUARANTINED"),
+    ],
+)
+def test_what_lacks_replicas_is_told_what_helps(held, code):
+    """More room helps nobody whom an operator holds back."""
+    result = failed_result(outcome=RolloutOutcome.INCOMPLETE)
+    answer = result.answers[0].model_copy(update={"held": held})
+    (file,) = error_files(result.model_copy(update={"answers": (answer,)}), COMMIT, None, {}, NOW)
+    document = YAML(typ="safe").load(file.content)
+    assert document["recommended_actions"] == [FAILURES[code].remedy]
+    assert document["actions_taken"] == [f"Left it as it is: {held}" if held else "Placed as many replicas as fit"]
 
 
 def test_a_huge_traceback_keeps_its_end():

@@ -261,7 +261,9 @@ class TestOrders:
         await asked.wait()
         await fleet(fleet_world).signal("give_order", Order(kind="pause", target="ten", by="olga"))
         go_on.set()
-        assert (await asyncio.wait_for(commit.result(), 30)).outcome is CommitOutcome.PARTLY_APPLIED
+        result = await asyncio.wait_for(commit.result(), 30)
+        assert result.outcome is CommitOutcome.PARTLY_APPLIED
+        assert result.answers[0].message == "1 of 1 replicas are held back: paused by olga"
         assert commands(fleet_world) == before
 
     async def test_an_order_that_means_nothing_is_refused(self, fleet_world: World) -> None:

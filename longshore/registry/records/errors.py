@@ -145,10 +145,21 @@ def rollout_errors(  # noqa: PLR0917 (what failures are made of)
                 "commit": commit_fields(commit),
                 "deployment": deployment,
                 "error": {"message": answer.message or "not every wanted replica has a place"},
-                "actions_taken": ["Placed as many replicas as fit", *next_steps],
-                "recommended_actions": [FAILURES["CAPACITY_INSUFFICIENT"].remedy],
+                "actions_taken": [_left_out(answer), *next_steps],
+                "recommended_actions": [FAILURES[_code_of(answer)].remedy],
             }
             yield ErrorFile("placement-failure", cause_of(*causes), now, rendered(content))
+
+
+def _left_out(answer: RolloutAnswer) -> str:
+    return f"Left it as it is: {answer.held}" if answer.held else "Placed as many replicas as fit"
+
+
+def _code_of(answer: RolloutAnswer) -> str:
+    """Return the code whose remedy helps a deployment that lacks replicas."""
+    if not answer.held:
+        return "CAPACITY_INSUFFICIENT"
+    return "QUARANTINED" if answer.held.startswith("quarantined") else "ABORTED"
 
 
 def rendered(content: Mapping[str, Any]) -> bytes:
