@@ -189,7 +189,7 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
         return slot.model_copy(update=ended | {"state": slot.before or event.state, "code": slot.code})
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
-        # What was found while it was being reloaded does not say what the version before took.
+        # Of a RELOAD that was found under way, nobody knows what the old version takes.
         demand = slot.previous_demand or slot.demand
         old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": demand}
         return slot.model_copy(update=ended | old)

@@ -291,6 +291,22 @@ def test_what_was_unloaded_and_comes_back_with_an_older_state_is_told():
     assert "m" in book.state.devices["w"].slots
 
 
+def test_what_was_never_begun_says_nothing_of_what_runs():
+    """An older LOAD, cancelled for it, may have been past the point of no return."""
+    book = ledger(slot(LOADING, generation=6), devices={"w": told(LOADING)})
+    book.settled(settled(IDLE, generation=6, begun=False), NOW)
+    book.heard(told(READY), seconds(1))
+    assert "m" in book.state.devices["w"].slots
+
+
+def test_a_reload_that_was_found_under_way_may_fail():
+    """It was adopted from a report, which does not tell what the old version takes."""
+    found = slot(RELOADING).model_copy(update={"previous_demand": None})
+    book = ledger(found)
+    book.settled(settled(READY, digest=OLD, code="RUNNER_OOM"), NOW)
+    assert (standing(book).digest, standing(book).demand) == (OLD, found.demand)
+
+
 def test_signs_of_drift_are_planned_together():
     """The first one waits a moment for more; a commit's plan mends them as well, and does not tell of a dead device."""
     book = ledger(slot(), slot(worker_id="x"))
