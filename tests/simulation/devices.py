@@ -34,7 +34,7 @@ class Device(Line):
         self.draining = False
         self.bad: Callable[[DeploymentSpec, str], str | None] = lambda _spec, _worker_id: None
         """The failure code with which a version ends here."""
-        self.refused: list[str] = []
+        self.refused: list[Errand] = []
         """What it had no room for."""
         self._rules = rules
         self._troubled = -UNNOTICED
@@ -169,7 +169,7 @@ class Device(Line):
         shortfall = self._shortfall(errand, entry)
         if shortfall:
             if entry.spec is None or errand.action is Action.RELOAD:
-                self.refused.append(f"{errand}: {shortfall}")
+                self.refused.append(errand)
             self._fail(work, Failure(code="CAPACITY_INSUFFICIENT", message=shortfall))
             return
         entry.state = _RELOADING if entry.spec is not None else _LOADING

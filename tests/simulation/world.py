@@ -292,8 +292,14 @@ class World:
     def _always(self) -> None:
         for device in self.devices.values():
             refused, device.refused = device.refused, []
-            if refused and not self.forgiven and not self._is_behind(device):
+            if refused and not self.forgiven and not self._is_behind(device) and self._is_meant(refused[0]):
                 self.clock.broken(f"{device.worker_id} has no room for {refused[0]}")
+
+    def _is_meant(self, errand: Errand) -> bool:
+        """Tell whether the ledger still stands behind a command: one that was overtaken may come all the same."""
+        slots = self.fleet.ledger.state.slots if self.fleet else ()
+        command = (errand.deployment_id, errand.worker_id, errand.generation)
+        return command in {(slot.deployment_id, slot.worker_id, slot.generation) for slot in slots}
 
     def _is_behind(self, device: Device) -> bool:
         """Tell whether the device is still to hear of what the ledger has planned for it, or was faster than that."""
