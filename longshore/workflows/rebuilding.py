@@ -21,8 +21,17 @@ Answer = TypeVar("Answer")
 
 
 async def hear_new_devices(ledger: Ledger, workers: tuple[str, ...], *, may_be_older: bool) -> None:
-    """Give devices that the ledger has never met a moment to say what they hold, once."""
+    """Find out what devices hold that the ledger has never met, and give those that are new a moment to say it, once.
+
+    Raises ActivityError where no broker can ask them.
+    """
     new = ledger.unheard(workers)
+    if may_be_older and new:
+        # A device that was out of git while the ledger was lost has told the one before, and tells changes only.
+        told = await _ask(ledger, new, schedule_to_close_timeout=conventions.BROKER_ACTIVITY_TIMEOUT)
+        for record in told.records:
+            if record.health is not Health.UNKNOWN and record.worker_id not in ledger.state.devices:
+                ledger.heard(record, workflow.now())
     await _heard(ledger, new, ledger.state.settings.first_report_grace)
     if may_be_older and new and ledger.state.applied_sha is None and ledger.state.generation:
         # The fleet is not as new as its ledger: what is not heard of yet may run as well (FAULTS 57).
@@ -51,17 +60,7 @@ async def rebuild(ledger: Ledger) -> None:
     )
     heard = Heard()
     if last.sha is not None:
-        heard = await _patiently(
-            ledger,
-            lambda: workflow.execute_activity_method(
-                ReconciliationActivities.hear_devices,
-                HearDevices(registry=ledger.state.registry, workers=last.workers),
-                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-                retry_policy=conventions.BROKER_RETRY,
-                summary=f"what do {stories.count(len(last.workers), 'device')} hold?",
-            ),
-        )
+        heard = await _patiently(ledger, lambda: _ask(ledger, last.workers))
         told = {record.worker_id for record in heard.records if record.health is not Health.UNKNOWN}
         missing = tuple(name for name in last.workers if name not in told)
         await _heard(ledger, missing, ledger.state.settings.first_report_grace)
@@ -70,6 +69,20 @@ async def rebuild(ledger: Ledger) -> None:
     # What a device has said by itself meanwhile is newer.
     records = [record for record in heard.records if record.worker_id not in ledger.state.devices]
     ledger.rebuilt(records, last, workflow.now())
+
+
+async def _ask(
+    ledger: Ledger, workers: tuple[str, ...], *, schedule_to_close_timeout: timedelta | None = None
+) -> Heard:
+    return await workflow.execute_activity_method(
+        ReconciliationActivities.hear_devices,
+        HearDevices(registry=ledger.state.registry, workers=workers),
+        start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+        schedule_to_close_timeout=schedule_to_close_timeout,
+        heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+        retry_policy=conventions.BROKER_RETRY,
+        summary=f"what do {stories.count(len(workers), 'device')} hold?",
+    )
 
 
 async def _patiently(ledger: Ledger, ask: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -195,6 +195,10 @@ class FleetRun:
             self._go_on()
             return
         self._busy = True
+        for worker_id in self.ledger.unheard(request.workers):
+            record = self._world.presences[worker_id].record()
+            if record.health is not Health.UNKNOWN:
+                self.ledger.heard(record, self._clock.now)
         grace = SETTINGS.first_report_grace.total_seconds() if self.ledger.unheard(request.workers) else 0.0
         self._clock.after(grace, self._begin, request, reply, again)
 

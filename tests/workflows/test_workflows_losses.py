@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,29 @@ async def test_much_that_git_does_not_name_is_left_until_somebody_accepts_it(ser
     acceptance = {"sha": held.sha, "code": held.code, "by": "olga"}
     await fleet(serving).execute_update("accept", acceptance)
     await where(serving)
+
+
+async def test_a_device_that_was_out_of_git_while_the_ledger_was_lost_is_asked_when_it_is_back(
+    serving: World, tmp_path: Path
+) -> None:
+    """It tells changes only, and has told a fleet that is gone: what it serves is found, and goes as one too many."""
+    out = (await serving.fleet()).slots[0].worker_id
+    others = tuple(one for one in WORKERS if one.worker_id != out)
+    await serving.result(serving.registry.push(registry(others, Wanted("ten", replicas=2))))
+    await serving.settled()
+    await fleet(serving).terminate("by mistake")
+    await Keeper(serving.entities, tmp_path).look()
+
+    async def made_anew() -> bool:
+        view = await serving.fleet()
+        return view.rebuilt and len(view.slots) == len(others)
+
+    await eventually(made_anew, "the fleet is made anew")
+    before = Counter(commands(serving))
+    await serving.result(serving.registry.push(registry(WORKERS, Wanted("ten", replicas=2))))
+    await serving.settled()
+    assert [kind for _, _, kind in Counter(commands(serving)) - before] == ["Unload"]
+    assert (await serving.fleet()).devices[out].health is Health.HEALTHY
 
 
 async def test_what_a_terminated_rollout_had_begun_is_commanded_anew(bare_world: World) -> None:
