@@ -131,6 +131,8 @@ class Draft:
             found = (*found, no_longer_awaited(self.target.deployment_id, unreachable))
         if anew:
             self._carry_on(awaited, why)
+        for worker_id in self.lost:  # what is given up leaves its room to whoever is planned after it
+            self.fleet.occupancy.put(slots[worker_id].model_copy(update={"replaced": True}))
         return self.target.model_copy(
             update={
                 "changes": found,

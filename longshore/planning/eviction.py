@@ -83,16 +83,16 @@ def choose(worker_id: str, target: DeploymentPlan, need: Demand, models: int, fl
     for slot in order:
         if usage.fits(need, models):
             break
-        usage.take(slot.reserved, 1, sign=-1)
+        usage.take(slot.reserved, slot.models, sign=-1)
         taken.append(slot)
     shortfalls = usage.shortfalls(need, models)
     if shortfalls:
         return Veto(_reasons(worker_id, target, shortfalls, fleet), shortfalls)
     kept: list[Slot] = []
     for slot in reversed(taken):
-        usage.take(slot.reserved, 1)
+        usage.take(slot.reserved, slot.models)
         if not usage.fits(need, models):
-            usage.take(slot.reserved, 1, sign=-1)
+            usage.take(slot.reserved, slot.models, sign=-1)
             kept.insert(0, slot)
     victims = tuple(slot for slot in kept if slot.state is not ModelState.UNLOADING)
     _wonder(worker_id, victims, order[len(leaving) :], fleet)

@@ -164,8 +164,8 @@ class Occupancy:
             usage.reset(*_sum(self._by_worker[slot.worker_id]))
             return
         if before is not None:
-            usage.take(_reserved(before), 1, sign=-1)
-        usage.take(_reserved(slot), 1)
+            usage.take(_reserved(before), before.models, sign=-1)
+        usage.take(_reserved(slot), slot.models)
 
     def vacate(self, slot: Slot) -> None:
         """Give back what `slot` reserves, until it is put again: it runs nothing, and is to ask for its room anew."""
@@ -183,8 +183,8 @@ class Occupancy:
             return _difference(after, had), models - models_had
         before = self._by_deployment[slot.deployment_id].get(slot.worker_id)
         if before is None:
-            return slot.reserved, 1
-        return _difference(slot.reserved, before.reserved), 0
+            return slot.reserved, slot.models
+        return _difference(slot.reserved, before.reserved), slot.models - before.models
 
     def being_unloaded(self, worker_id: str) -> Demand:
         """Return what UNLOADs that are under way will free there."""
@@ -202,7 +202,7 @@ def amount(resource: str, number: float) -> str:
 
 def _reserved(slot: Slot) -> Demand:
     """Return `slot.reserved`, without making a sum of one: most slots have nothing beside them."""
-    return slot.demand if slot.previous_demand is None else slot.reserved
+    return slot.demand if slot.previous_demand is None and not slot.replaced else slot.reserved
 
 
 def _instead_of(slot: Slot) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ def _sum(slots: Mapping[str, Slot]) -> tuple[Demand, int]:
 def _taken(slot: Slot, slots: Mapping[str, Slot]) -> tuple[Demand, int]:
     going = [slots[gone] for gone in _instead_of(slot) if gone in slots]
     if not going:
-        return slot.reserved, 1
+        return slot.reserved, slot.models
     own, beside = slot.reserved, slot.previous_demand or Demand()
     freed = sum((one.reserved for one in going), start=Demand())
     # What of its own stands beside the others counts in full; all else takes their place.

@@ -119,7 +119,7 @@ def _needless(
 
 def _amounts(slot: Slot) -> Counter[str]:
     taken = slot.reserved
-    return Counter({"memory": taken.memory, "cpu": taken.cpu, "gpu": taken.gpu, "models": 1})
+    return Counter({"memory": taken.memory, "cpu": taken.cpu, "gpu": taken.gpu, "models": slot.models})
 
 
 def _beside(slot: Slot) -> Counter[str]:

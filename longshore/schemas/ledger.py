@@ -13,6 +13,8 @@ A slot reserves what may be on its device in the worst case, until the device ha
                                                 (just as before, where the new version is the same)
             that recreates                      the larger of the new version and of what it replaces
     UNLOAD                                      what was reserved, until it is confirmed
+
+What was given up on one device, and others took over for, reserves nothing until it is commanded again.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
         if slot is None:
             raise ValueError(f"{command.worker_id} holds no {deployment.deployment_id} that could be unloaded")
         going = {"generation": deployment.generation, "state": ModelState.UNLOADING, "replaced": False}
-        return slot.model_copy(update=going | {"before": _before(slot)})
+        nothing = {"demand": Demand()} if slot.spent else {}
+        return slot.model_copy(update=going | {"before": _before(slot)} | nothing)
     if deployment.version is None or deployment.digest is None:
         raise ValueError(f"the plan of {deployment.deployment_id} names no version to {command.action}")
     return Slot(

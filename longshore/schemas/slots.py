@@ -59,7 +59,7 @@ class Slot(Message):
     failed_at: datetime | None = None
     """When it failed last, by the ledger's clock."""
     replaced: bool = False
-    """Its device has failed and others took over: not counted, and governed by that device's reports alone."""
+    """It has failed, or its device has, and others took over: not counted, and governed by the reports alone."""
     instead_of: tuple[str, ...] = ()
     """Deployments that are evicted from this device for it: while their slots are there, it takes only what is more."""
     recreate: bool = False
@@ -68,7 +68,20 @@ class Slot(Message):
     """Why it is here, in the words of the plan that put it here."""
 
     @property
+    def spent(self) -> bool:
+        """Whether it was given up here and others took over: nothing of it is on the device."""
+        return self.state is ModelState.FAILED and self.replaced
+
+    @property
+    def models(self) -> int:
+        """How many models the device counts for it: none where only the traces of what was given up are to go."""
+        nothing = self.spent or (self.state is ModelState.UNLOADING and self.reserved == Demand())
+        return 0 if nothing else 1
+
+    @property
     def reserved(self) -> Demand:
         """All that this slot takes of its device, not looking at what it is there instead of."""
+        if self.spent:
+            return Demand()
         beside = self.previous_demand or Demand()
         return self.demand.at_least(beside) if self.recreate else self.demand + beside

@@ -17,7 +17,8 @@ from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
-from longshore.schemas.plans import ChangeType, DeploymentPlan
+from longshore.schemas.plans import ChangeType
+from longshore.schemas.slots import Demand
 
 THREE = [worker(f"worker-{name}") for name in "abc"]
 ONE = Wanted("m", replicas=1)
@@ -112,21 +113,33 @@ def test_what_failed_is_unloaded_when_its_replacement_is_ready():
     assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
 
 
-def test_what_failed_for_good_makes_room_like_all_else():
-    """A failed replica that has its replacement under way is evicted where something more important needs its room."""
+def test_what_was_given_up_takes_no_room():
+    """Nothing of it is on the device: a newcomer comes there at once, and only what is loading is evicted for it."""
     slots = broken(Wanted("m", memory="10Gi", priority=10), "RUNNER_OOM")
     low, high = Wanted("m", memory="10Gi", priority=10), Wanted("high", memory="10Gi", replicas=2, priority=90)
     two = THREE[:2]
     plan, _ = replanned(reconciling(slots), low, workers=two)
     _, plans = replanned(reconciling(reserve(slots, plan)), low, high, workers=two)
-    assert {(c.worker_id, c.unload_reason) for c in plans["m"].commands} == {
-        ("worker-a", UnloadReason.EVICTED),
-        ("worker-b", UnloadReason.EVICTED),
-    }
-    assert {(c.worker_id, c.after[0].deployment_id) for c in plans["high"].commands} == {
-        ("worker-a", "m"),
-        ("worker-b", "m"),
-    }
+    assert [(c.worker_id, c.unload_reason) for c in plans["m"].commands] == [("worker-b", UnloadReason.EVICTED)]
+    assert {(c.worker_id, bool(c.after)) for c in plans["high"].commands} == {("worker-a", False), ("worker-b", True)}
+
+
+def test_room_of_what_is_given_up_goes_to_another_in_the_same_plan():
+    """It asks for its room anew when it is commanded again; until then only its traces are unloaded, and need none."""
+    small = [worker("worker-a", memory="4Gi", models=1)]
+    broken_one, other = Wanted("m", memory="3Gi", priority=50), Wanted("other", memory="3Gi", priority=10)
+    slots = broken(broken_one, "RUNNER_OOM", workers=small)
+    plan, plans = replanned(reconciling(slots), broken_one, other, workers=small)
+    assert (plans["m"].lost, plans["m"].unplaced) == (("worker-a",), 1)
+    assert commands(plans["other"]) == [(Action.LOAD, "worker-a")]
+    slots = answered(slots, plan)
+    asked = observed(slots).model_copy(update={"evict": False})
+    for wanted in (broken_one, Wanted("m", enabled=False)):
+        plan, plans = replanned(asked, wanted, other, workers=small)
+        assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
+        assert "other" not in plans
+    gone = next(slot for slot in reserve(slots, plan) if slot.deployment_id == "m")
+    assert (gone.reserved, gone.models) == (Demand(), 0)
 
 
 def test_reload_that_has_failed_is_not_tried_at_every_look():

@@ -123,7 +123,7 @@ def _unlike_desired(
 def _possible(
     name: str, asked: PlanningInput, desired: RegistrySnapshot, devices: Mapping[str, Device]
 ) -> Iterator[str]:
-    """Yield a device that could take what is said to be impossible. What has failed keeps its room."""
+    """Yield a device that could take what is said to be impossible. What has failed keeps its room until given up."""
     manifest, spec = desired.manifests[name], desired.specs[name]
     for worker_id, device in devices.items():
         entry = device.journal.get(name)
@@ -131,8 +131,9 @@ def _possible(
             continue
         if not selects(manifest, device.worker) or device.status is DeviceStatus.LEAVING or device.draining:
             continue
-        failed = [s.reserved for s in asked.slots if s.worker_id == worker_id and s.state is ModelState.FAILED]
-        if device.room(sum(failed, Demand.of(spec.card.resources)), 1 + len(failed)):
+        failed = [s for s in asked.slots if s.worker_id == worker_id and s.state is ModelState.FAILED]
+        need = sum((slot.reserved for slot in failed), Demand.of(spec.card.resources))
+        if device.room(need, 1 + sum(slot.models for slot in failed)):
             yield f"{name}: no place is found, and {worker_id} has room"
 
 
