@@ -177,7 +177,8 @@ def _recreated(
     limit = unavailable(observed.limits.max_unavailable, serves)
     if recreated and deployment.max_unavailable > limit:
         yield f"{deployment.deployment_id}: recreates {deployment.max_unavailable} at once, the limit is {limit}"
-    if deployment.replicas > 1 and len(serves) == 1 and serves <= {command.worker_id for command in recreated}:
+    others = deployment.replicas - deployment.unplaced > 1
+    if others and len(serves) == 1 and serves <= {command.worker_id for command in recreated}:
         yield f"{deployment.deployment_id}: recreates the last replica that serves"
 
 

@@ -58,11 +58,15 @@ def plan_running(
     if hold is None:
         _try_failed(standing, spec.card.schemaVersion, draft, why)
         _part(standing, draft, why)
+        last = [slot for slot in standing.outdated if draft.is_last(slot.worker_id)]
         for slot in standing.outdated:
-            update(slot, spec.card.schemaVersion, draft)
+            if slot not in last:
+                update(slot, spec.card.schemaVersion, draft)
         gone = {*draft.lost, *(c.worker_id for c in draft.commands if c.action is Action.UNLOAD)}
         missing = wanted - sum(slot.worker_id not in gone for slot in standing.kept)
         _place(missing, fleet.matching(manifest), slots, spec.card.schemaVersion, draft)
+        for slot in last:  # whether it waits for the others depends on whether they have a place
+            update(slot, spec.card.schemaVersion, draft)
     else:
         draft.unplaced = wanted - len(standing.current)
         _part_while_held(standing, draft, why, hold)

@@ -73,6 +73,13 @@ class Draft:
         """Tell whether a deployment of several replicas has nothing else that serves."""
         return self.target.replicas > 1 and self.serving == {worker_id}
 
+    def is_all(self, worker_id: str) -> bool:
+        """Tell whether nothing else of the deployment is there, under way or to come, so that nothing is waited for."""
+        others = (s for s in self.fleet.occupancy.of(self.target.deployment_id).values() if s.worker_id != worker_id)
+        hopes = (s for s in others if s.worker_id not in self.lost and self.place(s) is not Place.AWAY)
+        later = any(one.action is not Action.UNLOAD for one in self.deferred)
+        return not later and all(slot.state is ModelState.FAILED for slot in hopes)
+
     def command(self, slot: Slot, command: PlannedCommand) -> None:
         """Decide `command` for a slot that exists, and reserve what it takes."""
         self.fleet.occupancy.put(reserved(slot, self.target, command))

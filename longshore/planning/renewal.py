@@ -43,8 +43,9 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     """Bring one slot to the wanted digest in its place; where that cannot be, keep what serves, and say so.
 
     Both versions side by side where they fit; else the old one goes first, with a gap, where that is allowed; else
-    something less important goes, where that helps. The last one that serves of several waits until another does; while
-    the wanted version has failed elsewhere, none is taken down for it. What does not serve and has no room is unloaded.
+    something less important goes, where that helps. The last one that serves of several waits until another does, if
+    there is to be another; while the wanted version has failed elsewhere, none is taken down for it. What does not
+    serve and has no room is unloaded.
     """
     command = _renewal(slot, draft)
     if slot.state is ModelState.FAILED:
@@ -97,12 +98,12 @@ def _recreating(slot: Slot, command: PlannedCommand, draft: Draft) -> PlannedCom
 
 def _waits(slot: Slot, draft: Draft) -> tuple[str, str] | None:
     """Return why what serves is not taken down for its successor yet, and until when."""
-    if draft.is_last(slot.worker_id):
-        return "nothing else serves", "another is READY"
     # What is being reloaded has had its turn before.
     if draft.failing and slot.state is ModelState.READY:
         version = draft.target.version
         return f"{version} has failed on {', '.join(draft.failing)}", f"{version} is READY in place of what failed"
+    if draft.is_last(slot.worker_id) and not draft.is_all(slot.worker_id):
+        return "nothing else serves", "another is READY"
     return None
 
 

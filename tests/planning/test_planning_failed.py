@@ -229,6 +229,21 @@ def test_last_replica_that_serves_is_not_recreated():
     assert replanned(refusing, single, workers=tight)[1]["m"].commands == ()
 
 
+def test_last_replica_waits_for_no_other_that_has_no_place():
+    """Where the plan says that the others find none, the update comes with its gap; what is under way is waited for."""
+    tight = [worker("worker-a", memory="6Gi"), worker("worker-b", memory="2Gi")]
+    old, new = (Wanted("m", version, replicas=2, memory="4Gi") for version in ("1.0.0", "1.1.0"))
+    slots = answered((), make_plan(observed(), registry(tight, old)))
+    _, plans = replanned(reconciling(slots), new, workers=tight)
+    assert [(command.worker_id, command.recreate) for command in plans["m"].commands] == [("worker-a", True)]
+    assert (plans["m"].unplaced, plans["m"].deferred) == (1, ())
+    assert plans["m"].commands[0].gap == "worker-a serves nothing while 1.1.0 loads"
+    refusing = reconciling(slots, limits=PlanLimits(update_gap=UpdateGap.REFUSE))
+    assert replanned(refusing, new, workers=tight)[1]["m"].commands == ()
+    going = slots[0].model_copy(update={"worker_id": "worker-b", "state": ModelState.UNLOADING})
+    assert replanned(reconciling((*slots, going)), new, workers=tight)[1] == {}
+
+
 def test_no_replica_is_taken_down_for_a_version_that_has_failed_elsewhere():
     """A broken version takes one replica down, and no other until it is READY in its place; a push is no exception."""
     tight = [worker(f"worker-{letter}", memory="6Gi") for letter in "abc"]

@@ -258,8 +258,11 @@ def test_recreating_needs_a_word_and_leave():
     ]
     many = deployment(newer, 2, [said], max_unavailable=2)
     assert complaints(many, slots=slots, wanted=wanted) == ["low: recreates 2 at once, the limit is 1"]
-    last = deployment(newer, 2, [said], replicas=2, unplaced=1)
-    assert complaints(last, slots=slots, wanted=wanted) == ["low: recreates the last replica that serves"]
+    alone = deployment(newer, 2, [said], replicas=2, unplaced=1)
+    assert complaints(alone, slots=slots, wanted=wanted) == []
+    coming = ready(newer, worker_id="worker-b", state=ModelState.LOADING, replaced=False)
+    last = deployment(newer, 2, [said], replicas=2)
+    assert complaints(last, slots=(*slots, coming), wanted=wanted) == ["low: recreates the last replica that serves"]
     failed = ready(newer, worker_id="worker-b", state=ModelState.FAILED, replaced=False)
     one_of_two = deployment(newer, 2, [said], replicas=2, unplaced=1)
     assert "low: RELOAD on worker-a recreates, though 1.1.0 has failed on worker-b" in complaints(

@@ -100,7 +100,9 @@ def _unlike_desired(
         right = [w for w in held if _digest(configured[w], name) == digest]
         said = stated.get(name)
         unplaced, deferred = (said.unplaced, {d.worker_id for d in said.deferred}) if said else (0, set())
-        later = sum(d.action is not Action.UNLOAD for d in said.deferred) if said else 0
+        # What has failed is not brought elsewhere.
+        failed = any((s.deployment_id, s.digest, s.state) == (name, digest, ModelState.FAILED) for s in asked.slots)
+        later = sum(d.action is not Action.UNLOAD for d in said.deferred) if said and failed else 0
         if len(right) + unplaced + later < wanted:
             yield f"{name}: {len(right)} of {wanted} serve, {unplaced} are said to be impossible, {later} to come later"
         if len(right) > wanted:
