@@ -138,13 +138,17 @@ def stamp(
     cordons: Mapping[str, Cordon],
     holds: Iterable[Hold],
 ) -> str:
-    """Return a hash, 16 hex digits, of what a plan builds on and then changes, whatever the order of the parts."""
+    """Return a hash, 16 hex digits, of what a plan builds on and then changes, whatever the order of the parts.
+
+    Of each part it takes what tells it from others. All that a slot says would differ with each release that says more,
+    and a run that was begun by the one before would refuse its own plans when it is replayed.
+    """
     known = [
         applied_sha,
         generation,
-        sorted(slot.model_dump_json() for slot in slots),
-        sorted(cordon.model_dump_json() for cordon in cordons.values()),
-        sorted(hold.model_dump_json() for hold in holds),
+        sorted((*key_of(slot), slot.generation, str(slot.state), slot.digest) for slot in slots),
+        sorted((cordon.worker_id, cordon.kind) for cordon in cordons.values()),
+        sorted((hold.deployment_id, hold.kind, hold.digest or "") for hold in holds),
     ]
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 

@@ -164,10 +164,12 @@ def test_stamp_tells_ledgers_apart_and_not_their_order():
         stamp("b", 1, (one, other), {}, ()),
         stamp("a", 2, (one, other), {}, ()),
         stamp("a", 1, (one,), {}, ()),
+        stamp("a", 1, (one.model_copy(update={"state": ModelState.FAILED}), other), {}, ()),
         stamp("a", 1, (one, other), {"w": cordon}, ()),
         stamp("a", 1, (one, other), {}, (hold,)),
     ]
-    assert len({known, *others}) == 6
+    assert len({known, *others}) == 7
+    assert known == stamp("a", 1, (one.model_copy(update={"reason": "in other words"}), other), {}, ())
 
 
 def with_deployment(plan, **facts):
