@@ -88,6 +88,7 @@ def reserved(slot: Slot | None, deployment: DeploymentPlan, command: PlannedComm
         previous_version=command.previous_version,
         previous_digest=command.previous_digest,
         previous_demand=_still_there(slot, deployment.digest),
+        serving_demand=_serving(slot, command.previous_digest),
         before=_before(slot),
         failures=slot.failures if slot else 0,
         failed_at=slot.failed_at if slot else None,
@@ -188,6 +189,7 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
         "previous_version": None,
         "previous_digest": None,
         "previous_demand": None,
+        "serving_demand": None,
         "before": None,
         "instead_of": (),
         "recreate": False,
@@ -197,11 +199,13 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
         # Of a RELOAD that was found under way, nobody knows what the old version takes.
-        demand = slot.previous_demand or slot.demand
+        demand = slot.serving_demand or slot.previous_demand or slot.demand
         old = {"version": slot.previous_version, "digest": slot.previous_digest, "demand": demand}
         return slot.model_copy(update=ended | old)
     if event.state is ModelState.READY and event.digest not in (None, slot.digest):
         ended |= {"version": event.version or UNKNOWN_VERSION, "digest": event.digest}
+        # It may be one that a later RELOAD had overtaken.
+        ended |= {"demand": slot.demand.at_least(slot.previous_demand or Demand())}
     return slot.model_copy(update=ended)
 
 
@@ -225,6 +229,14 @@ def _still_there(slot: Slot | None, next_digest: str) -> Demand | None:
             return slot.previous_demand
         case _:
             return None
+
+
+def _serving(slot: Slot | None, digest: str | None) -> Demand | None:
+    """Return what the version of `digest`, which a RELOAD is to replace, takes by itself."""
+    if slot is None or slot.state not in (ModelState.READY, ModelState.RELOADING):
+        return None
+    under_way = slot.state is ModelState.RELOADING and digest == slot.previous_digest
+    return slot.serving_demand or slot.previous_demand if under_way else slot.demand
 
 
 def _ordered(ledger: dict[Key, Slot]) -> tuple[Slot, ...]:

@@ -50,6 +50,8 @@ class Slot(Message):
     """What still runs there while a RELOAD is under way."""
     previous_demand: Demand | None = None
     """Reserved on top of `demand` until the old runner has gone (DESIGN §5 Memory)."""
+    serving_demand: Demand | None = None
+    """What the version before takes by itself, where `previous_demand` is the largest of several."""
     code: str | None = None
     """The failure code of a FAILED slot, or of a RELOAD that left the old version serving."""
     before: ModelState | None = None

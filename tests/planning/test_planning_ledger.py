@@ -47,6 +47,11 @@ def test_superseded_reload_reserves_the_larger_of_what_may_serve():
     slots = reserve(slots, pushed(slots, Wanted("m", "1.2.0", memory="1Gi")))
     assert slots[0].reserved.memory == parse_memory("6Gi")
     assert slots[0].previous_version == "1.0.0"
+    again = reserve(slots, pushed(slots, Wanted("m", "1.3.0", memory="1Gi")))
+    for failed in (settled(slots, ModelState.READY, code="RUNNER_OOM"), settled(again, ModelState.READY, code="X")):
+        assert (failed[0].version, failed[0].reserved.memory) == ("1.0.0", parse_memory("2Gi"))
+    (overtaken,) = settled(slots, ModelState.READY, digest="the digest of 1.1.0")
+    assert overtaken.reserved.memory == parse_memory("5Gi")
 
 
 def test_failed_reload_gives_the_slot_back_to_what_serves():
