@@ -10,7 +10,7 @@ from longshore.planning.diff import IN_FLIGHT, Place, no_longer_awaited
 from longshore.planning.fleet import Fleet
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import Health
-from longshore.schemas.ledger import key_of, reserved
+from longshore.schemas.ledger import NO_ROOM, key_of, reserved
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Awaited, Change, Deferred, DeploymentPlan, PlannedCommand, Rejection
 from longshore.schemas.slots import Slot
@@ -203,11 +203,12 @@ def serving(slots: Iterable[Slot], fleet: Fleet) -> frozenset[str]:
 
 
 def failing(slots: Iterable[Slot], digest: str | None, fleet: Fleet) -> tuple[str, ...]:
-    """Return the devices on which the version of `digest` has failed.
+    """Return the devices on which the version of `digest` has failed, not for want of room.
 
     Where another device has taken over for one, that is told no longer once the version is READY somewhere.
     """
-    mine = [slot for slot in slots if slot.digest == digest and fleet.health(slot.worker_id) is not Health.FAILED]
+    there = (slot for slot in slots if slot.digest == digest and fleet.health(slot.worker_id) is not Health.FAILED)
+    mine = [slot for slot in there if slot.code not in NO_ROOM]
     works = any(slot.state is ModelState.READY for slot in mine)
     failed = (slot for slot in mine if slot.state is ModelState.FAILED and not (slot.replaced and works))
     return tuple(sorted(slot.worker_id for slot in failed))

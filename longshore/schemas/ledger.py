@@ -41,8 +41,8 @@ FAILURES_KEPT = timedelta(days=1)
 
 UNKNOWN_VERSION = "?"
 
-# A newcomer whose victim stayed was never issued.
-_NEVER_BEGUN = frozenset({"PREEMPTION_FAILED"})
+# What had no room, on the device or because a victim stayed, has broken nothing: what was in the way may be gone soon.
+NO_ROOM = frozenset({"CAPACITY_INSUFFICIENT", "PREEMPTION_FAILED"})
 
 
 def reserve(slots: tuple[Slot, ...], plan: Plan) -> tuple[Slot, ...]:
@@ -178,7 +178,7 @@ def may_pass(code: str | None) -> bool:
     What was only out of order (control: fenced, superseded), or never got its room, has broken nothing.
     """
     kind = FAILURES.get(code or "")
-    return kind is not None and (kind.retriable or kind.category is Category.CONTROL or kind.code in _NEVER_BEGUN)
+    return kind is not None and (kind.retriable or kind.category is Category.CONTROL or kind.code in NO_ROOM)
 
 
 def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:

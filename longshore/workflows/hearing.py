@@ -9,7 +9,7 @@ from longshore.schemas.devices import DeviceRecord, Health, slot_text
 from longshore.schemas.drift import ROLLED_BACK, Word, absorb, remembering, seen
 from longshore.schemas.failures import FAILURES, Category
 from longshore.schemas.fleet import Broken, Doubt, FleetInput, SlotSettled, Steered
-from longshore.schemas.ledger import IN_FLIGHT, Key, key_of, recent_failures, retry_at, settle, settle_anyway
+from longshore.schemas.ledger import FAILURES_KEPT, IN_FLIGHT, NO_ROOM, Key, key_of, retry_at, settle, settle_anyway
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind
@@ -17,9 +17,8 @@ from longshore.schemas.rollouts import Steering
 from longshore.schemas.slots import Slot
 from longshore.workflows import causes
 
-# What says nothing of the version that was to come: the way there, our own order, or another model that did not go.
+# What says nothing of the version that was to come: the way there, our own order, or that it had no room.
 _BLAMELESS_CATEGORIES = frozenset({Category.NETWORK, Category.CONTROL})
-_BLAMELESS = frozenset({"PREEMPTION_FAILED"})
 
 
 def heard(state: FleetInput, record: DeviceRecord, now: datetime) -> FleetInput:
@@ -168,7 +167,7 @@ def _failed(state: FleetInput, before: Slot, after: Slot, now: datetime) -> Flee
     if not after.replaced and retry_at(after, state.settings.limits.backoff) is None:
         state = causes.note(state, causes.of_failure(after, failing.version), now)
     kind = FAILURES.get(after.code or "")
-    blameless = kind is None or kind.category in _BLAMELESS_CATEGORIES or kind.code in _BLAMELESS
+    blameless = kind is None or kind.category in _BLAMELESS_CATEGORIES or kind.code in NO_ROOM
     if blameless or before.state is ModelState.UNLOADING:
         return state
     known = state.broken.get(after.deployment_id)

@@ -63,6 +63,8 @@ def told(deployment):
         ("STORAGE_UNAVAILABLE", 3, 120, GiveUp("failed 3 times, at last with STORAGE_UNAVAILABLE")),
         ("FENCED", 1, 30, Retry()),
         ("PREEMPTION_FAILED", 1, 30, Retry()),
+        ("CAPACITY_INSUFFICIENT", 1, 10, Wait(NOW + timedelta(seconds=20))),
+        ("CAPACITY_INSUFFICIENT", 1, 30, Retry()),
         ("RUNNER_OOM", 1, 999, GiveUp("failed with RUNNER_OOM: trying again does not mend that")),
         ("RUNNER_OOM", 0, 0, Retry()),
     ],
@@ -260,6 +262,15 @@ def test_no_replica_is_taken_down_for_a_version_that_has_failed_elsewhere():
     assert replanned(reconciling(waiting), new, workers=tight)[1]["m"].commands == ()
     _, plans = replanned(reconciling(answered(slots, plan)), new, workers=tight)
     assert commands(plans["m"]) == [(Action.RELOAD, "worker-b"), (Action.RELOAD, "worker-c")]
+
+
+def test_want_of_room_on_one_device_holds_nothing_up_on_another():
+    """It says nothing of the version: the device may have held what was to go, and is asked again."""
+    tight = [worker(f"worker-{letter}", memory="6Gi") for letter in "abc"]
+    old, new = (Wanted("m", version, replicas=3, memory="4Gi") for version in ("1.0.0", "1.1.0"))
+    slots = recreated(tight, old, new, "CAPACITY_INSUFFICIENT", ago=40)
+    _, plans = replanned(reconciling(slots), new, workers=tight)
+    assert [command.action for command in plans["m"].commands] == [Action.LOAD, Action.RELOAD, Action.RELOAD]
 
 
 def test_version_that_failed_on_one_device_and_works_on_another_goes_on():

@@ -68,7 +68,7 @@ def test_failed_reload_that_was_found_under_way_keeps_what_it_reserved():
     """What a rebuilt ledger finds in the middle of a RELOAD does not say what the version before took."""
     before = answered((), pushed((), Wanted("m", "1.0.0", memory="2Gi")))
     slots = reserve(before, pushed(before, Wanted("m", "1.1.0", memory="5Gi")))
-    found = tuple(slot.model_copy(update={"previous_demand": None}) for slot in slots)
+    found = tuple(slot.model_copy(update={"previous_demand": None, "serving_demand": None}) for slot in slots)
     (slot,) = settled(found, ModelState.READY, code="RUNNER_OOM")
     assert (slot.version, slot.reserved.memory) == ("1.0.0", parse_memory("5Gi"))
 

@@ -619,6 +619,7 @@ def test_orders_name_what_there_is(kind, code):
         ("STORAGE_UNAVAILABLE", LOADING, False),
         ("ABORTED", LOADING, False),
         ("PREEMPTION_FAILED", LOADING, False),
+        ("CAPACITY_INSUFFICIENT", LOADING, False),
     ],
 )
 def test_a_version_that_fails_on_three_devices_is_held(code, state, held):
