@@ -226,7 +226,8 @@ def _taken(slot: Slot, slots: Mapping[str, Slot]) -> tuple[Demand, int]:
     own, beside = slot.reserved, slot.previous_demand or Demand()
     freed = sum((one.reserved for one in going), start=Demand())
     # What of its own stands beside the others counts in full; all else takes their place.
-    return _difference(own, freed).at_least(beside), int(slot.previous_demand is not None)
+    models = max(1 - sum(one.models for one in going), int(slot.previous_demand is not None))
+    return _difference(own, freed).at_least(beside), models
 
 
 def _difference(one: Demand, other: Demand) -> Demand:

@@ -144,6 +144,18 @@ def test_room_of_what_is_given_up_goes_to_another_in_the_same_plan():
     assert (gone.reserved, gone.models) == (Demand(), 0)
 
 
+def test_who_comes_instead_of_traces_takes_a_place_itself():
+    """What a lost ledger finds FAILED there takes nothing: whoever evicts it has no model's place from it."""
+    two = [worker("worker-a", models=2)]
+    low, high, last = Wanted("low", priority=50), Wanted("high", priority=90), Wanted("last", priority=10)
+    slots = broken(low, "RUNNER_OOM", workers=two)
+    found = slots[0].model_copy(update={"demand": Demand()})
+    other = answered((), make_plan(observed(), registry(two, Wanted("other", priority=90))))
+    _, plans = replanned(reconciling((found, *other)), low, high, last, Wanted("other", priority=90), workers=two)
+    assert [awaited.deployment_id for awaited in plans["high"].commands[0].after] == ["low"]
+    assert (plans["last"].commands, plans["last"].unplaced) == ((), 1)
+
+
 def test_reload_that_has_failed_is_not_tried_at_every_look():
     """The old version serves; its code and its clock stand at the slot, and the failure table decides here as well."""
     old, new = Wanted("m", "1.0.0"), Wanted("m", "1.1.0")
