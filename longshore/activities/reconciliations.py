@@ -15,7 +15,7 @@ from longshore.activities.planner import Planner, upon
 from longshore.schemas.devices import DeviceRecord, Health
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import FleetView, PlanningInput, PlanRequest, RequestKind
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT
 from longshore.schemas.plans import Cause, CauseKind
 from longshore.schemas.reconciliations import (
     DriftFound,
@@ -28,8 +28,6 @@ from longshore.schemas.reconciliations import (
 )
 
 log = structlog.get_logger()
-
-_UNDER_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
 # The sentence stands in summaries: enough names to know what it is about.
 _NAMED = 5
@@ -115,7 +113,7 @@ class ReconciliationActivities:
         under_way = {
             slot.deployment_id: slot.generation
             for slot in sorted(view.slots, key=lambda slot: slot.generation)
-            if slot.state in _UNDER_WAY and not slot.replaced and not _is_failed(view, slot.worker_id)
+            if slot.state in IN_FLIGHT and not slot.replaced and not _is_failed(view, slot.worker_id)
         }
         running = await self._entities.running_rollouts(tuple(sorted(under_way)))
         return {name: generation for name, generation in under_way.items() if name not in running}

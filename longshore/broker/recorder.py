@@ -23,7 +23,7 @@ from longshore.schemas.commits import CommitOutcome, RecordRequest
 from longshore.schemas.devices import DeviceRecord, DeviceView
 from longshore.schemas.failures import FAILURES, LongshoreError
 from longshore.schemas.fleet import FleetView
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.plans import Plan
 from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, RecordWatch
 from longshore.schemas.rollouts import RolloutAnswer, SlotResult
@@ -43,8 +43,6 @@ LONGEST_WATCH = timedelta(hours=23)
 
 # While the git host is away nothing is lost by asking it less often: what is written then is the newest state.
 LONGEST_PAUSE = timedelta(seconds=30)
-
-_ON_THE_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
 # A commit that was rejected or held back changed nothing that runs: its error file is all that is news.
 _LEAVE_THE_STATE_ALONE = frozenset(
@@ -219,7 +217,7 @@ def _knows(device: DeviceView | None, answer: RolloutAnswer, slot: SlotResult) -
     if model.generation > answer.generation:
         return True
     if slot.failure is not None:
-        return model.state not in _ON_THE_WAY
+        return model.state not in IN_FLIGHT
     if slot.action is Action.UNLOAD:
         return model.state is ModelState.IDLE
-    return model.generation == answer.generation and model.state not in _ON_THE_WAY
+    return model.generation == answer.generation and model.state not in IN_FLIGHT

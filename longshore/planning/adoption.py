@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import DeviceRecord, DeviceReport, ModelReport, Told, slot_text
 from longshore.schemas.ledger import UNKNOWN_VERSION, key_of
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import COMING, ModelState
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Demand, Slot
-
-_COMING = frozenset({ModelState.LOADING, ModelState.RELOADING})
 
 
 def adopt(
@@ -61,7 +59,7 @@ def _slot(name: str, worker_id: str, told: Told, model: ModelReport | None, desi
         code=told.code,
         reason="found there: the ledger did not know of it",
     )
-    return _coming(slot, model, spec) if told.state in _COMING else slot
+    return _coming(slot, model, spec) if told.state in COMING else slot
 
 
 def _coming(slot: Slot, model: ModelReport | None, spec: DeploymentSpec | None) -> Slot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from longshore.planning.diff import IN_FLIGHT
 from longshore.planning.draft import failing, serving, unavailable
 from longshore.planning.fleet import Fleet
 from longshore.planning.steps import capacity, evictions
@@ -12,7 +11,7 @@ from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import Health
 from longshore.schemas.fleet import PlanningInput, UpdateGap
 from longshore.schemas.ledger import Key, reserve
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, SERVING, ModelState
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
@@ -64,7 +63,7 @@ def _fitting_action(deployment: DeploymentPlan, command: PlannedCommand, slot: S
         yield f"{where}, though nothing should run"
     if command.action is not Action.LOAD and slot is None:
         yield f"{where}, which does not hold it"
-    if command.action is Action.LOAD and slot is not None and slot.state in (ModelState.READY, ModelState.RELOADING):
+    if command.action is Action.LOAD and slot is not None and slot.state in SERVING:
         yield f"{where}, where {slot.version} serves"
     if (command.action is Action.UNLOAD) == (command.unload_reason is None):
         yield f"{where} and its unload reason {command.unload_reason} do not belong together"
@@ -124,7 +123,7 @@ def _serving(deployment: DeploymentPlan, slots: dict[str, Slot], fleet: Fleet) -
     }
     for worker_id, command in unloads.items():
         slot = slots.get(worker_id)
-        served = slot is not None and slot.state in (ModelState.READY, ModelState.RELOADING)
+        served = slot is not None and slot.state in SERVING
         left = len(ready - unloads.keys())
         if served and command.unload_reason is UnloadReason.SCALED_DOWN and left < deployment.replicas:
             name = f"{deployment.deployment_id}: UNLOAD on {worker_id}"

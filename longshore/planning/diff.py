@@ -12,8 +12,6 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Change, ChangeType
 from longshore.schemas.slots import Slot
 
-IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
-
 
 class Place(Enum):
     """What is to be thought of the place of a slot, whatever it holds."""

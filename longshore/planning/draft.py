@@ -6,19 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from longshore.planning.circumstances import Circumstances
-from longshore.planning.diff import IN_FLIGHT, Place, no_longer_awaited
+from longshore.planning.diff import Place, no_longer_awaited
 from longshore.planning.fleet import Fleet
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import Health
 from longshore.schemas.ledger import NO_ROOM, key_of, reserved
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, SERVING, ModelState
 from longshore.schemas.plans import Awaited, Change, Deferred, DeploymentPlan, PlannedCommand, Rejection
 from longshore.schemas.slots import Slot
 
 # An operator compares a handful of devices; 20 rejections are 4 KB, and a plan must stay far under 2 MB (DESIGN §3).
 REJECTIONS_KEPT = 20
-
-_SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
 
 # What is READY on a device that is suspect, has only just been heard again, or is leaving, may not answer.
 _TRUSTED = frozenset({Health.HEALTHY, Health.UNKNOWN})
@@ -95,7 +93,7 @@ class Draft:
         others = (s for s in self.fleet.occupancy.of(slot.deployment_id).values() if s.worker_id != slot.worker_id)
         if self.has_failed(slot.worker_id):
             self.defer(Action.UNLOAD, slot, reason, "the device is heard again")
-        elif slot.state in _SERVING and sum(self._is_ready(other) for other in others) < wanted:
+        elif slot.state in SERVING and sum(self._is_ready(other) for other in others) < wanted:
             self.await_others(slot, reason)
         else:
             self.unload(slot, UnloadReason.SCALED_DOWN, reason)
@@ -198,7 +196,7 @@ def serving(slots: Iterable[Slot], fleet: Fleet) -> frozenset[str]:
     return frozenset(
         slot.worker_id
         for slot in slots
-        if slot.state in _SERVING and not slot.recreate and fleet.health(slot.worker_id) is not Health.FAILED
+        if slot.state in SERVING and not slot.recreate and fleet.health(slot.worker_id) is not Health.FAILED
     )
 
 

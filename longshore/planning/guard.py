@@ -7,14 +7,12 @@ from collections.abc import Iterable
 
 from longshore.schemas.commands import Action
 from longshore.schemas.fleet import PlanningInput
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import SERVING
 from longshore.schemas.plans import Plan
 from longshore.schemas.slots import Slot
 
 MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
 """The code of what is held back here."""
-
-_SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
 
 # The sentence stands in summaries and tables: the deployments that lose most say what kind of slip it was.
 _NAMED = 10
@@ -47,7 +45,7 @@ def mass_unload(slots: Iterable[Slot], plan: Plan, limit: int) -> str | None:
     A replica that moves to another device counts as lost: its UNLOAD does not wait for the LOAD elsewhere. A device
     of which nothing is heard counts as serving: a partition stops the reports, not the requests.
     """
-    running = [slot for slot in slots if slot.state in _SERVING]
+    running = [slot for slot in slots if slot.state in SERVING]
     unloads = {
         (deployment.deployment_id, command.worker_id)
         for deployment in plan.deployments

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from longshore.planning.diff import IN_FLIGHT
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.plans import Shortfall
 from longshore.schemas.quantities import format_memory
 from longshore.schemas.slots import Demand, Slot

@@ -9,7 +9,7 @@ from longshore.planning.placement import shortage, unsupported
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.fleet import UpdateGap
 from longshore.schemas.ledger import reserved
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import SERVING, ModelState
 from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection
 from longshore.schemas.slots import Slot
 
@@ -66,7 +66,7 @@ def renew(slot: Slot, schema_version: str, draft: Draft) -> None:
     elif waits is not None:
         why, until = waits
         draft.defer(Action.RELOAD, slot, f"{command.reason}: both do not fit, and {why}", until)
-    elif slot.state in (ModelState.READY, ModelState.RELOADING):
+    elif slot.state in SERVING:
         draft.keep(refusal)
     else:
         reason = f"no place for {draft.target.version}: {refusal.reasons[0]}"

@@ -28,8 +28,7 @@ from typing import NamedTuple
 from longshore.schemas.devices import DeviceRecord, Health, Told, slot_text
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import SlotSettled
-from longshore.schemas.ledger import IN_FLIGHT
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.slots import Slot
 
 ROLLED_BACK = "DEVICE_ROLLED_BACK"

@@ -26,15 +26,13 @@ from datetime import datetime, timedelta
 from longshore.schemas.commands import Action
 from longshore.schemas.failures import FAILURES, Backoff, Category
 from longshore.schemas.fleet import SlotSettled
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.slots import Demand, Slot
 
 Key = tuple[str, str]
 """deployment id, worker id: a device holds a deployment at most once."""
-
-IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
 # What failed longer ago than this is a matter of its own.
 FAILURES_KEPT = timedelta(days=1)

@@ -13,3 +13,13 @@ class ModelState(StrEnum):
     UNLOADING = "unloading"
     FAILED = "failed"
     """Serves nothing. A failed RELOAD is not this: the old version stays READY (DESIGN §5)."""
+
+
+COMING = frozenset({ModelState.LOADING, ModelState.RELOADING})
+"""A version is on its way there."""
+
+IN_FLIGHT = COMING | {ModelState.UNLOADING}
+"""A command is under way: the device has not answered yet."""
+
+SERVING = frozenset({ModelState.READY, ModelState.RELOADING})
+"""Some version answers requests."""

@@ -9,8 +9,8 @@ from longshore.schemas.commands import Action
 from longshore.schemas.devices import Health
 from longshore.schemas.fleet import FleetInput, Open, PlanAnswer
 from longshore.schemas.held import after_plan
-from longshore.schemas.ledger import IN_FLIGHT, reserve
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.ledger import reserve
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind, DeploymentPlan, Plan
 from longshore.schemas.slots import Slot

@@ -9,8 +9,8 @@ from longshore.schemas.devices import DeviceRecord, Health, slot_text
 from longshore.schemas.drift import ROLLED_BACK, Word, absorb, remembering, seen
 from longshore.schemas.failures import FAILURES, Category
 from longshore.schemas.fleet import Broken, Doubt, FleetInput, SlotSettled, Steered
-from longshore.schemas.ledger import FAILURES_KEPT, IN_FLIGHT, NO_ROOM, Key, key_of, retry_at, settle, settle_anyway
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.ledger import NO_ROOM, Key, key_of, recent_failures, retry_at, settle, settle_anyway
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind
 from longshore.schemas.rollouts import Steering

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import FleetInput, Steered
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import COMING
 from longshore.schemas.orders import Cordon, Hold, Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.rollouts import Steering
 from longshore.schemas.slots import Slot
-
-_COMING = frozenset({ModelState.LOADING, ModelState.RELOADING})
 
 _OF_WORKERS = frozenset({"cordon", "drain", "uncordon"})
 
@@ -88,7 +86,7 @@ def _pause(order: Order, state: FleetInput) -> Ordered:
 
 
 def _abort(order: Order, state: FleetInput) -> Ordered:
-    coming = [slot for slot in state.slots if slot.deployment_id == order.target and slot.state in _COMING]
+    coming = [slot for slot in state.slots if slot.deployment_id == order.target and slot.state in COMING]
     if not coming:
         answer = OrderAnswer(accepted=False, words=f"no version of {order.target} is being brought anywhere")
         return Ordered(answer)

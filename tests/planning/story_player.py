@@ -27,8 +27,7 @@ from longshore.schemas.fleet import (
     RequestKind,
 )
 from longshore.schemas.held import Acceptance
-from longshore.schemas.ledger import IN_FLIGHT
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Order
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied

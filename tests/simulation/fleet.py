@@ -22,7 +22,7 @@ from longshore.schemas.fleet import (
     RequestKind,
     SlotSettled,
 )
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT
 from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 # Large enough for no commit to be held back: that is not what is tried here.
 SETTINGS = FleetSettings(mass_unload_limit=100)
-
-_UNDER_WAY = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
 Answer = TypeVar("Answer")
 
@@ -285,7 +283,7 @@ class FleetRun:
         under_way = {
             slot.deployment_id: slot.generation
             for slot in sorted(view.slots, key=lambda slot: slot.generation)
-            if slot.state in _UNDER_WAY and not slot.replaced and not self._has_failed(slot.worker_id)
+            if slot.state in IN_FLIGHT and not slot.replaced and not self._has_failed(slot.worker_id)
         }
         running = self._world.running()
         idle = {name: generation for name, generation in under_way.items() if name not in running}

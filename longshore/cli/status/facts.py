@@ -14,12 +14,10 @@ from longshore.schemas.failures import FAILURES, Failure
 from longshore.schemas.fleet import FleetView, Open
 from longshore.schemas.held import HeldBack
 from longshore.schemas.issues import Issue
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import Goal
 from longshore.schemas.slots import Slot
-
-IN_FLIGHT = frozenset({ModelState.LOADING, ModelState.RELOADING, ModelState.UNLOADING})
 
 
 class WorkerStatus(Message):

@@ -15,7 +15,7 @@ from longshore.planning.circumstances import told
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import DeviceCapacity, Health
 from longshore.schemas.failures import FAILURES
-from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.lifecycle import SERVING
 from longshore.schemas.quantities import format_memory
 
 _SHORT_SHA = 7
@@ -126,7 +126,7 @@ def _workers(workers: tuple[WorkerStatus, ...], now: datetime) -> Table:
     table = _table("worker", "health", "heard", "memory", "CPU", *(["GPU"] if gpus else []), "models", "data plane")
     for one in workers:
         room = one.capacity
-        serving = sum(model.state in (ModelState.READY, ModelState.RELOADING) for model in one.models)
+        serving = sum(model.state in SERVING for model in one.models)
         table.add_row(
             one.worker_id,
             _coloured(one.health if one.status in (None, "healthy") else f"{one.health}, {one.status}"),
