@@ -14,6 +14,7 @@ from longshore.planning.guard import held_back
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import PlanAnswer, PlanningInput, PlanOutcome, RequestKind, WatchRequest
 from longshore.schemas.held import HeldBack
+from longshore.schemas.wording import short
 
 log = structlog.get_logger()
 
@@ -102,11 +103,11 @@ class FleetActivities:
         outcome = await self._planner.outcome(sha, applied)
         accepted = [one for one in asked.held if one.accepted is not None and one.sha == sha]
         if outcome is PlanOutcome.OUTDATED:
-            return _unplanned(asked, outcome, f"is older than {_short(applied)}, which is applied")
+            return _unplanned(asked, outcome, f"is older than {short(applied)}, which is applied")
         if outcome is PlanOutcome.HISTORY_REWRITTEN:
             line = await self._planner.accepted_line(asked)
             if line is None:
-                return _unplanned(asked, outcome, f"does not descend from {_short(applied)}, which runs")
+                return _unplanned(asked, outcome, f"does not descend from {short(applied)}, which runs")
             if line not in accepted:
                 accepted.append(line)
         plan = await self._planner.plan(asked)
@@ -146,7 +147,3 @@ def _tell(answer: PlanAnswer) -> None:
             deployment_id=change.deployment_id,
             details=change.reason,
         )
-
-
-def _short(sha: str | None) -> str:
-    return (sha or "none")[:10]

@@ -26,6 +26,7 @@ from longshore.schemas.reconciliations import (
     LastAppliedRequest,
     Reconciliation,
 )
+from longshore.schemas.wording import listed, short
 
 log = structlog.get_logger()
 
@@ -122,13 +123,15 @@ class ReconciliationActivities:
         if view.applied_sha is None:
             return None
         if orphaned:
-            words = f"no rollout sees to what is under way of {_names(orphaned)}"
+            words = f"no rollout sees to what is under way of {listed(orphaned, _NAMED)}"
             return DriftFound(cause=_cause(words, orphaned), orphaned=orphaned)
         plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha))
         if not plan.moves:
             return None
         deployments = tuple(d.deployment_id for d in plan.deployments) or tuple(s.deployment_id for s in plan.adopted)
-        return DriftFound(cause=_cause(f"not as {view.applied_sha[:10]} wants it: {_names(deployments)}", deployments))
+        return DriftFound(
+            cause=_cause(f"not as {short(view.applied_sha)} wants it: {listed(deployments, _NAMED)}", deployments)
+        )
 
 
 def _asked(view: FleetView, sha: str) -> PlanningInput:
@@ -145,8 +148,3 @@ def _is_failed(view: FleetView, worker_id: str) -> bool:
 
 def _cause(words: str, deployments: tuple[str, ...]) -> Cause:
     return Cause(kind=CauseKind.DRIFT, words=words, deployments=deployments)
-
-
-def _names(names: tuple[str, ...]) -> str:
-    left_out = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {left_out} more" if left_out > 0 else "")

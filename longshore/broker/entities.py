@@ -35,6 +35,7 @@ from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import FleetInput, FleetView, PlanAnswer, PlanRequest
 from longshore.schemas.reconciliations import Reconciliation
 from longshore.schemas.rollouts import RolloutTarget, Steering
+from longshore.schemas.wording import short
 from longshore.telemetry.metrics import BrokerMetrics
 from longshore.workflows import conventions
 from longshore.workflows.commits import RegistryCommitWorkflow
@@ -279,7 +280,7 @@ class Entities:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=reuse,
             search_attributes=TypedSearchAttributes([SearchAttributePair(conventions.COMMIT, sha)]),
-            static_summary=f"registry commit {sha[:10]}",
+            static_summary=f"registry commit {short(sha)}",
         )
 
     async def _start_device(self, worker_id: str) -> None:

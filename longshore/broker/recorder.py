@@ -28,6 +28,7 @@ from longshore.schemas.plans import Plan
 from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, RecordWatch
 from longshore.schemas.rollouts import RolloutAnswer, SlotResult
 from longshore.schemas.telling import intentions, intentions_unasked
+from longshore.schemas.wording import short
 from longshore.workflows import conventions
 
 log = structlog.get_logger()
@@ -132,7 +133,7 @@ class RegistryRecorder:
                 rollout_id=conventions.rollout_workflow_id,
             )
             errors += remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
-        subject = f"Longshore: {result.outcome} {result.sha[:10]}"
+        subject = f"Longshore: {result.outcome} {short(result.sha)}"
         tags = pins_of(snapshot) if snapshot is not None else {}
         await self._writer.record(subject, None if untouched else self._state, errors, now=now, tags=tags)
 

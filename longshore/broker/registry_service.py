@@ -22,6 +22,7 @@ from longshore.schemas.issues import Issue
 from longshore.schemas.reconciliations import LastApplied
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.rollouts import SpecRequest
+from longshore.schemas.wording import short
 from longshore.telemetry.metrics import BrokerMetrics
 
 log = structlog.get_logger()
@@ -119,7 +120,7 @@ class RegistryService:
         spec = (await self.snapshot(request.sha)).specs.get(request.deployment_id)
         if spec is None or spec.digest != request.digest:
             raise LongshoreError(
-                "TAG_MOVED", f"{request.deployment_id} reads otherwise than when {request.sha[:10]} was planned"
+                "TAG_MOVED", f"{request.deployment_id} reads otherwise than when {short(request.sha)} was planned"
             )
         return spec
 

@@ -11,6 +11,7 @@ from longshore.cli import exits
 from longshore.cli.operators import Deployment
 from longshore.cli.plan import PlanSettings, State, tell_invalid
 from longshore.cli.settings import run_with_settings
+from longshore.schemas.wording import counted
 
 if TYPE_CHECKING:
     from longshore.planning.explain import Explanation
@@ -56,7 +57,7 @@ async def main(
 
 def _as_text(explanation: Explanation) -> str:
     one = explanation
-    wanted = f"{one.ready} of {one.wanted} {'replica' if one.wanted == 1 else 'replicas'} READY"
+    wanted = f"{one.ready} of {counted(one.wanted, 'replica')} READY"
     lines = [f"{one.deployment_id} {one.version}: {wanted}" if one.version else f"{one.deployment_id}: not wanted"]
     if one.held:
         lines.append(f"  {one.held}")

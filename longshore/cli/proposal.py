@@ -16,6 +16,7 @@ from longshore.schemas.fleet import PlanningInput, PlanOutcome, PlanRequest, Req
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.policies import RepositoryPolicy
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.wording import short
 
 _A_LOOK = Cause(kind=CauseKind.DRIFT, words="it is applied: this is what the fleet does by itself")
 
@@ -113,7 +114,7 @@ async def propose(path: Path, rev: str | None, policy: RepositoryPolicy, state: 
 async def _require_applied(path: Path, found: Found | None, state: RecordedState) -> None:
     applied = state.view.applied_sha
     if applied is not None and found is not None and await found.repository.commit_id(applied) is None:
-        message = f"{path} does not have {applied[:10]}, which is applied: fetch it, with its history"
+        message = f"{path} does not have {short(applied)}, which is applied: fetch it, with its history"
         raise LongshoreError("REF_NOT_FOUND", message)
 
 
@@ -121,8 +122,8 @@ async def _require_forward(planner: Planner, registry: LocalRegistry, asked: Pla
     """Refuse what the fleet would not plan, files that lie there by the commit that they would follow."""
     applied = asked.applied_sha or ""
     outcome = await planner.outcome(registry.base, asked.applied_sha)
-    what = registry.base[:10] if registry.sha else f"what lies there follows {registry.base[:10]}, which"
+    what = short(registry.base) if registry.sha else f"what lies there follows {short(registry.base)}, which"
     if outcome is PlanOutcome.OUTDATED:
-        raise LongshoreError("COMMIT_STALE", f"{what} is older than {applied[:10]}, which is applied")
+        raise LongshoreError("COMMIT_STALE", f"{what} is older than {short(applied)}, which is applied")
     if outcome is PlanOutcome.HISTORY_REWRITTEN and await planner.accepted_line(asked) is None:
-        raise LongshoreError("HISTORY_REWRITTEN", f"{what} does not descend from {applied[:10]}, which runs")
+        raise LongshoreError("HISTORY_REWRITTEN", f"{what} does not descend from {short(applied)}, which runs")

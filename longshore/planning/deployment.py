@@ -17,6 +17,7 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import DeploymentPlan, Rejection
 from longshore.schemas.slots import Demand, Slot
+from longshore.schemas.wording import counted
 
 
 def plan_running(
@@ -217,5 +218,4 @@ def _too_many(slot: Slot, fleet: Fleet) -> str:
     if absence:
         return f"one replica too many, and {absence}"
     usage = fleet.occupancy.usage(slot.worker_id)
-    models = "1 model" if usage.models == 1 else f"{usage.models} models"
-    return f"one replica too many: {usage.utilisation:.0%} of the device in use, {models}"
+    return f"one replica too many: {usage.utilisation:.0%} of the device in use, {counted(usage.models, 'model')}"

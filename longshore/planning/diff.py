@@ -11,6 +11,7 @@ from longshore.schemas.deployments import DeploymentManifest
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Change, ChangeType
 from longshore.schemas.slots import Slot
+from longshore.schemas.wording import counted
 
 
 class Place(Enum):
@@ -119,7 +120,9 @@ def changes(
         found.append((ChangeType.VERSION_UPDATE, _update(standing.outdated, version)))
     if standing.failed:
         failed = ", ".join(f"{slot.code} on {slot.worker_id}{_fate(slot, why)}" for slot in standing.failed)
-        found.append((ChangeType.FAILED_MODEL, f"{len(standing.failed)} of {_replicas(wanted)} failed: {failed}"))
+        found.append(
+            (ChangeType.FAILED_MODEL, f"{len(standing.failed)} of {counted(wanted, 'replica')} failed: {failed}")
+        )
     found.extend(_missing(standing, wanted, version))
     return tuple(Change(type=kind, deployment_id=deployment_id, reason=reason) for kind, reason in found)
 
@@ -131,9 +134,9 @@ def _missing(standing: Standing, wanted: int, version: str) -> Iterable[tuple[Ch
     known = there + len(standing.away) + len(standing.spent)
     if known < wanted:
         if known:
-            yield ChangeType.SCALE_UP, f"{known} → {_replicas(wanted)}"
+            yield ChangeType.SCALE_UP, f"{known} → {counted(wanted, 'replica')}"
         else:
-            yield ChangeType.NEW_DEPLOYMENT, f"{version}, {_replicas(wanted)}"
+            yield ChangeType.NEW_DEPLOYMENT, f"{version}, {counted(wanted, 'replica')}"
     if standing.away and there < wanted:
         yield ChangeType.UNRESPONSIVE_WORKER, f"{_names(standing.away)} still counted out"
     if standing.spent and there < wanted:
@@ -153,7 +156,7 @@ def disabling(deployment_id: str, manifest: DeploymentManifest | None, held: Ite
         why = "enabled is false"
     else:
         why = "replicas is 0"
-    reason = f"{why}; loaded on {_workers(len(slots))}"
+    reason = f"{why}; loaded on {counted(len(slots), 'worker')}"
     return Change(type=ChangeType.DISABLE, deployment_id=deployment_id, reason=reason)
 
 
@@ -179,20 +182,12 @@ def _fate(slot: Slot, why: Mapping[str, str]) -> str:
 def _update(outdated: tuple[Slot, ...], version: str) -> str:
     before = Counter(slot.version for slot in outdated)
     if set(before) == {version}:
-        return f"{version} on {_workers(len(outdated))}: same version, changed card, code or endpoint"
+        return f"{version} on {counted(len(outdated), 'worker')}: same version, changed card, code or endpoint"
     if len(before) == 1:
-        return f"{next(iter(before))} → {version} on {_workers(len(outdated))}"
-    several = ", ".join(f"{old} on {_workers(count)}" for old, count in sorted(before.items()))
+        return f"{next(iter(before))} → {version} on {counted(len(outdated), 'worker')}"
+    several = ", ".join(f"{old} on {counted(count, 'worker')}" for old, count in sorted(before.items()))
     return f"{several} → {version}"
 
 
 def _names(slots: Iterable[Slot]) -> str:
     return ", ".join(slot.worker_id for slot in slots)
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker" if count == 1 else f"{count} workers"
-
-
-def _replicas(count: int) -> str:
-    return f"{count} replica" if count == 1 else f"{count} replicas"

@@ -11,6 +11,7 @@ from longshore.planning.occupancy import Usage, amount
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Awaited, DeploymentPlan, Shortfall
 from longshore.schemas.slots import Demand, Slot
+from longshore.schemas.wording import listed
 
 # Who was never asked, or of whom it is not known, was asked longest ago.
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -117,10 +118,10 @@ def evicting(eviction: Eviction, worker_id: str, fleet: Fleet) -> str:
     """Say what goes, and for whom nobody has asked for how long."""
     parts = []
     if eviction.victims:
-        parts.append(f"evicts {_and([_victim(slot, worker_id, fleet) for slot in eviction.victims])}")
+        parts.append(f"evicts {listed([_victim(slot, worker_id, fleet) for slot in eviction.victims])}")
     if eviction.leaving:
         are = "is" if len(eviction.leaving) == 1 else "are"
-        parts.append(f"{_and([slot.deployment_id for slot in eviction.leaving])} {are} being unloaded already")
+        parts.append(f"{listed([slot.deployment_id for slot in eviction.leaving])} {are} being unloaded already")
     return ", ".join(parts)
 
 
@@ -194,11 +195,9 @@ def _in_the_way(worker_id: str, target: DeploymentPlan, fleet: Fleet) -> Iterato
     above = [(fleet.priorities.get(s.deployment_id, s.priority), s.deployment_id) for s in stay]
     above = sorted((priority, name) for priority, name in above if priority >= target.priority)
     if above:
-        named = [f"{name} (priority {priority})" for priority, name in above[:_NAMED]]
-        if len(above) > _NAMED:
-            named.append(f"{len(above) - _NAMED} more")
+        named = [f"{name} (priority {priority})" for priority, name in above]
         are = "is" if len(above) == 1 else "are"
-        yield f"{_and(named)} {are} not below {target.priority}"
+        yield f"{listed(named, _NAMED)} {are} not below {target.priority}"
     for name in sorted({s.deployment_id for s in stay} - {name for _, name in above}):
         if name in promised:
             yield f"{name} makes room for {promised[name]}"
@@ -206,7 +205,3 @@ def _in_the_way(worker_id: str, target: DeploymentPlan, fleet: Fleet) -> Iterato
             yield f"{name} waits for room itself"
         elif name in fleet.paused:
             yield f"{name} is paused"
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -10,6 +10,7 @@ from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.lifecycle import SERVING
 from longshore.schemas.plans import Plan
 from longshore.schemas.slots import Slot
+from longshore.schemas.wording import counted
 
 MASS_UNLOAD = "MASS_UNLOAD_BLOCKED"
 """The code of what is held back here."""
@@ -62,8 +63,7 @@ def mass_unload(slots: Iterable[Slot], plan: Plan, limit: int) -> str | None:
     named = [f"{name} ({count})" for name, count in sorted(lost.items(), key=lambda one: (-one[1], one[0]))]
     if len(named) > _NAMED:
         named[_NAMED:] = [f"and {len(named) - _NAMED} more"]
-    replicas = "1 replica" if len(running) == 1 else f"{len(running)} replicas"
-    numbers = f"{lost.total()} of {replicas} ({share} %, the limit is {limit} %)"
+    numbers = f"{lost.total()} of {counted(len(running), 'replica')} ({share} %, the limit is {limit} %)"
     return f"would unload {numbers}: {', '.join(named)}"
 
 

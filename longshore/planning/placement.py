@@ -16,6 +16,7 @@ from longshore.schemas.ledger import reserved
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection, Shortfall
 from longshore.schemas.slots import Demand, Slot
+from longshore.schemas.wording import counted
 
 # Trust, then room: the smaller, the better. Devices that fit in one zone are compared by it.
 Rank = tuple[int, float, float, int, int, str]
@@ -176,8 +177,7 @@ def _lacks(shortfall: Shortfall, worker_id: str, occupancy: Occupancy) -> str:
 
 
 def _room(usage: Usage) -> str:
-    models = "1 model" if usage.models == 1 else f"{usage.models} models"
-    return f"{usage.free_memory:.0%} of memory and {usage.free_cpu:.0%} of CPU free, {models}"
+    return f"{usage.free_memory:.0%} of memory and {usage.free_cpu:.0%} of CPU free, {counted(usage.models, 'model')}"
 
 
 def _spread(in_zone: int, zone: str) -> str:

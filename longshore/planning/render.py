@@ -9,6 +9,7 @@ from longshore.planning.explain import Verdict
 from longshore.schemas.ledger import Key
 from longshore.schemas.plans import Deferred, DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.quantities import format_memory
+from longshore.schemas.wording import counted
 
 # A commit is recognised by its first seven digits, as git shows it.
 _SHORT_SHA = 7
@@ -45,7 +46,7 @@ def capacities(rows: Iterable[CapacityRow]) -> str:
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     left_out = len(rows) - len(changed)
     if left_out:
-        lines.append(f"{left_out} {'device' if left_out == 1 else 'devices'} as before")
+        lines.append(f"{counted(left_out, 'device')} as before")
     return "\n".join([*lines, ""])
 
 
@@ -53,17 +54,17 @@ def summary(plan: Plan) -> str:
     """Return the plan in one line."""
     commands = [command for deployment in plan.deployments for command in deployment.commands]
     parts = [
-        f"{_counted(len(plan.deployments), 'deployment')} {'changes' if len(plan.deployments) == 1 else 'change'}",
-        f"{_counted(len(commands), 'command')} on {_counted(len({c.worker_id for c in commands}), 'device')}",
+        f"{counted(len(plan.deployments), 'deployment')} {'changes' if len(plan.deployments) == 1 else 'change'}",
+        f"{counted(len(commands), 'command')} on {counted(len({c.worker_id for c in commands}), 'device')}",
     ]
     deferred, unplaced = (
         sum(len(deployment.deferred) for deployment in plan.deployments),
         sum(deployment.unplaced for deployment in plan.deployments),
     )
     if deferred:
-        parts.append(f"{_counted(deferred, 'command')} later")
+        parts.append(f"{counted(deferred, 'command')} later")
     if unplaced:
-        parts.append(f"{_counted(unplaced, 'replica')} without a place")
+        parts.append(f"{counted(unplaced, 'replica')} without a place")
     return ", ".join(parts)
 
 
@@ -80,10 +81,6 @@ def _cells(row: CapacityRow) -> tuple[str, ...]:
 
 def _moves(before: str, after: str, capacity: str) -> str:
     return f"{after} of {capacity}" if before == after else f"{before} → {after} of {capacity}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _fleet(plan: Plan) -> Iterator[str]:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from longshore.schemas.base import Message
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.wording import short
 
 VERBS = {"HISTORY_REWRITTEN": "accept-history", "MASS_UNLOAD_BLOCKED": "accept-unload"}
 """By the code that holds a commit back: the `longshore` command that accepts it."""
@@ -42,7 +43,7 @@ class Accepted(Message):
     at: datetime
 
     def __str__(self) -> str:
-        which = f"{self.code} of {self.sha[:10]}"
+        which = f"{self.code} of {short(self.sha)}"
         return f"{which} accepted by {self.by} at {self.at:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -122,7 +123,7 @@ def named(held: tuple[HeldBack, ...], acceptance: Acceptance) -> HeldBack:
         shas = ", ".join(one.sha for one in found)
         raise LongshoreError("REF_AMBIGUOUS", f"{acceptance.sha} may be each of {shas}")
     if not found:
-        otherwise = "".join(f"; {one.sha[:10]} waits for `{one.command}`" for one in meant)
+        otherwise = "".join(f"; {short(one.sha)} waits for `{one.command}`" for one in meant)
         raise LongshoreError("COMMIT_NOT_HELD", f"{acceptance.code} holds back no commit {acceptance.sha}{otherwise}")
     return found[0]
 

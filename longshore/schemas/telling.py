@@ -13,6 +13,7 @@ from longshore.schemas.plans import CauseKind, Plan
 from longshore.schemas.reconciliations import Reconciliation, ReconciliationRecord, ReconciliationResult
 from longshore.schemas.redaction import beginning
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, SlotResult
+from longshore.schemas.wording import short
 
 # Chat services refuse or fold longer messages; the workflow and the error file have the rest.
 LONGEST_NOTICE = 4_000
@@ -103,7 +104,7 @@ def notice(registry: str, result: CommitResult, audience: Audience) -> Notice:
     if audience is Audience.OPS:
         entries += [_failure(answer) for answer in result.answers if answer.outcome in _BROKEN]
     outcome = result.outcome.replace("_", " ")
-    return _notice(f"Longshore: commit {result.sha[:10]} of {registry}: {outcome}", result.summary, entries)
+    return _notice(f"Longshore: commit {short(result.sha)} of {registry}: {outcome}", result.summary, entries)
 
 
 def alarm(asked: Reconciliation) -> Notice | None:

@@ -21,6 +21,7 @@ from longshore.schemas.held import VERBS, Accepted
 from longshore.schemas.issues import Issue, Severity
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer
+from longshore.schemas.wording import counted, short
 from longshore.workflows import conventions, stories
 from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
 from longshore.workflows.telling import Messenger
@@ -66,7 +67,7 @@ class RegistryCommitWorkflow:
         self._tell("Validating: structure, manifests, references, model cards, compatibility, workers")
         validation = self._validation = await self._validate(commit)
         if not validation.accepted:
-            errors = stories.count(validation.errors, "error")
+            errors = counted(validation.errors, "error")
             return self._result(CommitOutcome.REJECTED, f"rejected: {errors}, nothing that runs has changed")
         self._tell("Asking the fleet for a plan")
         await self._start_devices(validation.workers)
@@ -89,7 +90,7 @@ class RegistryCommitWorkflow:
             schedule_to_close_timeout=conventions.BROKER_PATIENCE,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
-            summary=f"validate {stories.short(commit.sha)}",
+            summary=f"validate {short(commit.sha)}",
         )
 
     async def _start_devices(self, workers: tuple[str, ...]) -> None:
@@ -100,7 +101,7 @@ class RegistryCommitWorkflow:
             schedule_to_close_timeout=conventions.BROKER_PATIENCE,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
-            summary=f"{stories.count(len(workers), 'device')}: {', '.join(workers)}"[:200],
+            summary=f"{counted(len(workers), 'device')}: {', '.join(workers)}"[:200],
         )
 
     async def _ask_fleet(self, workers: tuple[str, ...]) -> PlanAnswer:
@@ -115,7 +116,7 @@ class RegistryCommitWorkflow:
             schedule_to_close_timeout=conventions.BROKER_PATIENCE,
             heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
             retry_policy=conventions.BROKER_RETRY,
-            summary=f"what does {stories.short(self._commit.sha)} change?",
+            summary=f"what does {short(self._commit.sha)} change?",
         )
 
     async def _record_so_far(self, told: str, known: Answers) -> None:
@@ -146,7 +147,7 @@ class RegistryCommitWorkflow:
         code = answer.outcome.code or ""
         summary = f"{answer.outcome.replace('_', ' ')}: this commit {answer.reason}; nothing that runs has changed"
         if code in VERBS:
-            summary += f" until `longshore {VERBS[code]} {stories.short(answer.sha)}`"
+            summary += f" until `longshore {VERBS[code]} {short(answer.sha)}`"
         severity = Severity.NOTE if answer.outcome is PlanOutcome.OUTDATED else Severity.ERROR
         issue = Issue(code=code, severity=severity, file="", message=f"this commit {answer.reason}")
         return self._result(CommitOutcome(answer.outcome), summary, issue=issue)

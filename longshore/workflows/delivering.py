@@ -16,6 +16,7 @@ from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.failures import Category
 from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, StartRollouts
+from longshore.schemas.wording import counted
 from longshore.workflows import conventions, stories
 from longshore.workflows.telling import last_failure, reason
 
@@ -76,7 +77,7 @@ class Delivery:
             known = self._known(wanted)
             if len(known) > told:
                 told = len(known)
-                await tell(f"under way: {told} of {stories.count(len(wanted), 'deployment')} have answered", known)
+                await tell(f"under way: {told} of {counted(len(wanted), 'deployment')} have answered", known)
             while not await self._more_known(wanted, known, patience):
                 missing = tuple(d for d in plan.deployments if d.deployment_id not in self.answers)
                 await self.start(plan.model_copy(update={"deployments": missing}))

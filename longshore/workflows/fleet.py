@@ -35,6 +35,7 @@ from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import (
     Reconciliation,
 )
+from longshore.schemas.wording import short
 from longshore.workflows import causes, conventions, stories
 from longshore.workflows.ledger import Ledger
 from longshore.workflows.outcomes import failure_of
@@ -238,9 +239,7 @@ class FleetWorkflow:
                 schedule_to_close_timeout=conventions.BROKER_PATIENCE,
                 heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
                 retry_policy=conventions.BROKER_RETRY,
-                summary=f"start {stories.short(held.sha)} again: {held.accepted or 'what it stands on is applied'}"[
-                    :200
-                ],
+                summary=f"start {short(held.sha)} again: {held.accepted or 'what it stands on is applied'}"[:200],
             )
         except ActivityError as error:
             context = {"commit_sha": held.sha, "error": failure_of(error).message}
@@ -309,7 +308,7 @@ class FleetWorkflow:
                 schedule_to_close_timeout=conventions.VALIDATION_TIMEOUT,
                 heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
                 retry_policy=conventions.BROKER_RETRY,
-                summary=f"plan {stories.short(request.sha)} on top of {stories.short(asked.applied_sha)}",
+                summary=f"plan {short(request.sha)} on top of {short(asked.applied_sha)}",
             )
             self._ledger.planned(answer, workflow.now())
         except (LongshoreError, ActivityError):

@@ -12,6 +12,7 @@ from longshore.schemas.orders import Cordon, Hold, Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.rollouts import Steering
 from longshore.schemas.slots import Slot
+from longshore.schemas.wording import counted
 
 _OF_WORKERS = frozenset({"cordon", "drain", "uncordon"})
 
@@ -64,7 +65,7 @@ def _cordon(order: Order, state: FleetInput) -> Ordered:
         return Ordered(_done(f"{order.target} takes nothing new{stays}"), changes)
     held = sum(slot.worker_id == order.target for slot in state.slots)
     cause = _cause(order, f"{order.target} is to be drained", CauseKind.DRAIN)
-    return Ordered(_done(f"draining {order.target}: {_count(held, 'model')} to move"), changes, cause)
+    return Ordered(_done(f"draining {order.target}: {counted(held, 'model')} to move"), changes, cause)
 
 
 def _uncordon(order: Order, state: FleetInput) -> Ordered:
@@ -150,10 +151,6 @@ def _is_drained(worker_id: str, state: FleetInput) -> bool:
 
 def _done(words: str) -> OrderAnswer:
     return OrderAnswer(accepted=True, words=words)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _list(names: Collection[str], shown: int = 5) -> str:

@@ -13,7 +13,8 @@ from temporalio.exceptions import ActivityError
 from longshore.activities.reconciliations import ReconciliationActivities
 from longshore.schemas.devices import Health
 from longshore.schemas.reconciliations import Heard, HearDevices, LastApplied, LastAppliedRequest
-from longshore.workflows import conventions, stories
+from longshore.schemas.wording import counted
+from longshore.workflows import conventions
 from longshore.workflows.ledger import Ledger
 from longshore.workflows.outcomes import failure_of
 
@@ -81,7 +82,7 @@ async def _ask(
         schedule_to_close_timeout=schedule_to_close_timeout,
         heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
         retry_policy=conventions.BROKER_RETRY,
-        summary=f"what do {stories.count(len(workers), 'device')} hold?",
+        summary=f"what do {counted(len(workers), 'device')} hold?",
     )
 
 

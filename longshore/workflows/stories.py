@@ -13,6 +13,7 @@ from longshore.schemas.orders import Cordon, Hold
 from longshore.schemas.plans import Cause, DeploymentPlan, Plan, PlannedCommand
 from longshore.schemas.rollouts import RolloutAnswer, RolloutOutcome, RolloutTarget, Steering
 from longshore.schemas.slots import Slot
+from longshore.schemas.wording import counted, short
 
 # The details travel with every view of the workflow: enough to read, never a page that does not end.
 LINES_SHOWN = 100
@@ -32,15 +33,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def bullets(lines: Iterable[str]) -> str:
     return "\n".join(_shown([f"- {line}" for line in lines])) or "_none_"
-
-
-def count(number: int, what: str) -> str:
-    """Return `1 device`, `2 devices`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def short(sha: str | None) -> str:
-    return sha[:10] if sha else "none"
 
 
 def command_summary(plan: DeploymentPlan, command: PlannedCommand) -> str:
@@ -97,7 +89,7 @@ def fleet_story(
     causes: Iterable[Cause] = (),
 ) -> str:
     applied_row = (
-        f"Applied commit `{short(applied)}`, generation {generation}, {count(waiting, 'plan request')} waiting."
+        f"Applied commit `{short(applied)}`, generation {generation}, {counted(waiting, 'plan request')} waiting."
     )
     device_rows = [(d.worker_id, d.health, d.status or "never heard", len(d.slots)) for _, d in sorted(devices.items())]
     held_rows = [(short(one.sha), one.code, one.reason, one.what_next) for one in held]
@@ -183,7 +175,7 @@ def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
         return f"{plan.unplaced} of {plan.replicas} replicas are held back: {plan.held}"
     if answer.outcome is RolloutOutcome.INCOMPLETE:
         return f"{plan.unplaced} of {plan.replicas} replicas found no device ({_why_no_device(plan)})"
-    return f"{count(len(answer.results), 'command')} done" if answer.results else "nothing to do"
+    return f"{counted(len(answer.results), 'command')} done" if answer.results else "nothing to do"
 
 
 def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> str:
@@ -192,7 +184,7 @@ def commit_summary(outcome: CommitOutcome, answers: Sequence[RolloutAnswer]) -> 
         return f"{outcome}: nothing had to change"
     counts = {kind: sum(answer.outcome is kind for answer in answers) for kind in RolloutOutcome}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return f"{outcome}: {count(len(answers), 'deployment')} ({told})"
+    return f"{outcome}: {counted(len(answers), 'deployment')} ({told})"
 
 
 def with_untold(summary: str, untold: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ planned, takes over the work: whoever awaited the one before is its heir's to an
 from __future__ import annotations
 
 from longshore.schemas.rollouts import RolloutAnswer, RolloutInput, RolloutOutcome, RolloutTarget
-from longshore.workflows.stories import short
+from longshore.schemas.wording import short
 
 # A target is delivered again within minutes, and a run that knows so many has been continued as new before.
 KNOWN_KEPT = 1_000

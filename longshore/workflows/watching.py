@@ -18,7 +18,8 @@ from longshore.activities.reconciliations import ReconciliationActivities
 from longshore.activities.records import RecordActivities
 from longshore.schemas.fleet import WatchRequest
 from longshore.schemas.reconciliations import DriftWatch, RecordWatch
-from longshore.workflows import conventions, stories
+from longshore.schemas.wording import short
+from longshore.workflows import conventions
 from longshore.workflows.ledger import Ledger
 from longshore.workflows.outcomes import failure_of
 
@@ -65,7 +66,7 @@ class Watches:
                 start_to_close_timeout=conventions.WATCH_TIMEOUT,
                 heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
                 retry_policy=conventions.BROKER_RETRY,
-                summary=f"waiting for a commit after {stories.short(self._ledger.state.watched_sha)}",
+                summary=f"waiting for a commit after {short(self._ledger.state.watched_sha)}",
             )
             self._ledger.watched(watched)
 

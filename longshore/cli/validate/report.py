@@ -24,6 +24,7 @@ from longshore.schemas.documents import DocumentKind
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.policies import RepositoryPolicy
 from longshore.schemas.registries import RegistrySnapshot
+from longshore.schemas.wording import counted
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,3 @@ def as_document(report: Report) -> dict[str, Any]:
         "notes": report.count(Severity.NOTE),
         "issues": [{**issue.model_dump(mode="json"), "remedy": issue.remedy} for issue in report.issues],
     }
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

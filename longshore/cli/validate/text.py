@@ -9,9 +9,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from longshore.cli.validate.excerpts import harmless, printable
-from longshore.cli.validate.report import Report, counted
+from longshore.cli.validate.report import Report
 from longshore.registry.validation.sources import Sources
 from longshore.schemas.issues import Issue, Severity
+from longshore.schemas.wording import counted
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
 

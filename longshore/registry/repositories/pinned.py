@@ -12,6 +12,7 @@ from longshore.registry.repositories.entries import MAX_FILE_BYTES, Entry, Kind
 from longshore.registry.repositories.git_cache import GitCache, RefNotFound
 from longshore.registry.repositories.git_process import shown
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.wording import short
 
 _FULL_ID = 40  # hexadecimal digits of a SHA-1
 
@@ -67,7 +68,7 @@ class PinnedRepository:
             entry = Entry(kind, MAX_FILE_BYTES + 1 if size is None else size)  # None: the filter has left it out
             if entry.fault is not None:
                 code, reason = entry.fault
-                raise LongshoreError(code, f"{path} {reason} in {self._shown} at {commit[:10]}")
+                raise LongshoreError(code, f"{path} {reason} in {self._shown} at {short(commit)}")
             return (await repository.blobs([name]))[name]
 
     async def _tagged(self, tag: str) -> str:

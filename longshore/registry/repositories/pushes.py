@@ -9,6 +9,7 @@ from pathlib import Path
 from longshore.registry.repositories.git_process import git_environment
 from longshore.registry.repositories.repository import BROKERS_OWN, Repository
 from longshore.schemas.failures import LongshoreError
+from longshore.schemas.wording import short
 
 # Where git keeps the pushed objects until the hook has accepted them: for the processes that read them, and no other.
 _QUARANTINE = ("GIT_QUARANTINE_PATH", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
@@ -47,7 +48,7 @@ async def require_forward(repository: Repository, update: RefUpdate, branch: str
     if update.deletes:
         raise LongshoreError("HISTORY_REWRITTEN", f"{branch} is what Longshore follows: it cannot be deleted")
     if not update.creates and not await repository.is_ancestor(update.old, update.new):
-        message = f"{update.new[:10]} does not descend from {update.old[:10]}, the head of {branch}"
+        message = f"{short(update.new)} does not descend from {short(update.old)}, the head of {branch}"
         raise LongshoreError("HISTORY_REWRITTEN", message)
 
 

@@ -25,6 +25,7 @@ from longshore.registry.repositories.git_process import run_git
 from longshore.registry.repositories.repository import Repository
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.issues import Issue
+from longshore.schemas.wording import short
 
 # A keyring of a thousand keys takes a second.
 _IMPORT_SECONDS = 60.0
@@ -208,5 +209,5 @@ def _missing(kind: _Kind) -> LongshoreError:
 
 
 def _issue(sha: str, what: str, keys: AllowedKeys) -> Issue:
-    message = f"the commit {sha[:10]} was not signed as it must be: {what}; allowed are {keys}"
+    message = f"the commit {short(sha)} was not signed as it must be: {what}; allowed are {keys}"
     return Issue(code="COMMIT_UNVERIFIED", file="", message=message)

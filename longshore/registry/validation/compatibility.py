@@ -14,6 +14,7 @@ from longshore.schemas.deployments import DeploymentConfig, selects_labels
 from longshore.schemas.issues import Audience, Issue, Severity
 from longshore.schemas.quantities import format_memory
 from longshore.schemas.slots import Demand
+from longshore.schemas.wording import counted
 from longshore.schemas.workers import Capacity, WorkerConfig
 
 # So many workers are named in one message: 200 such messages stay far under Temporal's 2 MB.
@@ -91,7 +92,7 @@ def compatibility_issues(
         return
     if not entry.is_idle and config.replicas > len(matching.workers):
         message = (
-            f"{config.replicas} replicas are wanted, and {_count(len(matching.workers), 'worker')} can take one each"
+            f"{config.replicas} replicas are wanted, and {counted(len(matching.workers), 'worker')} can take one each"
         )
         issue = _issue(entry, "REPLICAS_EXCEED_WORKERS", message, "replicas")
         yield issue.model_copy(update={"severity": Severity.WARNING})
@@ -173,10 +174,6 @@ def _present(workers: Collection[WorkerFile]) -> str:
 def _listed(items: list[str], separator: str) -> str:
     left_out = [f"and {len(items) - _NAMED} more"] if len(items) > _NAMED else []
     return separator.join([*items[:_NAMED], *left_out])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _issue(entry: ManifestFile, code: str, message: str, *place: str) -> Issue:
