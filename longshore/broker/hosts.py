@@ -7,18 +7,16 @@ Sources: the REST references of GitHub ("Commit statuses"), GitLab ("Commits", e
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from longshore.broker.urls import located
 from longshore.schemas.redaction import beginning
 from longshore.schemas.telling import CommitState
-
-_SCP = re.compile(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)")
 
 
 class StatusHost(StrEnum):
@@ -186,35 +184,22 @@ _API_PATHS = {
 
 def default_api(kind: StatusHost, registry: str) -> str | None:
     """Return where the host of the registry's URL has its API; None where the URL names no host."""
-    scheme, host, _ = _parts(registry)
-    if not host:
+    there = located(registry)
+    if there is None:
         return None
     name, api = _PUBLIC.get(kind, ("", ""))
-    if host == name:
+    if there.host == name:
         return api
-    # An address for ssh says nothing of the port of the Web.
-    return f"{scheme if scheme == 'http' else 'https'}://{host}{_API_PATHS.get(kind, '')}"
+    return f"{'http' if there.scheme == 'http' else 'https'}://{there.host}{_API_PATHS.get(kind, '')}"
 
 
 def default_path(kind: StatusHost, registry: str) -> str | None:
     """Return `owner/name` of the registry's URL; None where it has no such path."""
-    _, host, path = _parts(registry)
-    path = path.strip("/").removesuffix(".git")
-    if kind is StatusHost.BITBUCKET_DC:
-        path = path.rpartition("scm/")[2]
-    return path if host and "/" in path else None
-
-
-def _parts(registry: str) -> tuple[str, str, str]:
-    """Return scheme, host (with the port of http or https) and path of a URL, or of git's `user@host:path`."""
-    if "://" not in registry:
-        found = _SCP.fullmatch(registry)
-        return ("ssh", found[1], found[2]) if found else ("", "", "")
-    url = urlsplit(registry)
-    host = url.hostname or ""
-    if url.scheme in {"http", "https"} and url.port is not None:
-        host = f"{host}:{url.port}"
-    return url.scheme, host, url.path
+    there = located(registry)
+    if there is None:
+        return None
+    path = there.path.rpartition("scm/")[2] if kind is StatusHost.BITBUCKET_DC else there.path
+    return path if "/" in path else None
 
 
 def _state_and_context(status: Status) -> dict[str, str]:

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
+from longshore.broker.urls import located
 from longshore.schemas.failures import LongshoreError
 
 # A push has six levels; a parser's own bound differs from one Python to the next.
@@ -17,7 +18,6 @@ _FORM = "application/x-www-form-urlencoded"
 _BRANCH = "refs/heads/"
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NO_COMMIT = "0" * 40  # git's way of saying that a branch is gone
-_SCP_URL = re.compile(r"(?:[^/@:]+@)?[^/@:]+:(?P<path>.+)")
 
 Payload = dict[str, Any]
 
@@ -80,14 +80,8 @@ def repository_named(payload: Payload) -> str | None:
 
 def repository_path(url: str) -> str | None:
     """Return `ops/model-registry`, in small letters, of a git host's URL; None where the URL names no host."""
-    if "://" not in url:
-        scp = _SCP_URL.fullmatch(url)
-        return _plain(scp["path"]) if scp else None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return _plain(parts.path) if parts.scheme in {"https", "http", "ssh", "git"} else None
+    there = located(url)
+    return _plain(there.path) if there else None
 
 
 def _cloud_change(change: Payload) -> tuple[str, Any]:
