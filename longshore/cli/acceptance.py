@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from longshore.cli.operators import operator, tell_fleet
+from longshore.cli.orders import operator, tell_fleet
 from longshore.cli.status import StatusSettings
 
 Commit = Annotated[str, typer.Argument(metavar="COMMIT", help="Id of the commit that waits, or its first digits.")]

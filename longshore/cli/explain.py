@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longshore.cli import exits
-from longshore.cli.operators import Deployment
+from longshore.cli.orders import Deployment
 from longshore.cli.plan import PlanSettings, State, tell_invalid
 from longshore.cli.settings import run_with_settings
 from longshore.schemas.wording import counted

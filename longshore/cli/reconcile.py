@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longshore.cli.operators import Reason, order
+from longshore.cli.orders import Reason, order
 from longshore.cli.settings import run_with_settings
 from longshore.cli.status import StatusSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from longshore.cli.main import VERBS
-from longshore.cli.operators import Deployment, Reason, order
+from longshore.cli.orders import Deployment, Reason, order
 from longshore.cli.settings import run_with_settings
 from longshore.cli.status import StatusSettings
 

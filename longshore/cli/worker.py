@@ -8,7 +8,7 @@ import typer
 
 from longshore.cli import exits
 from longshore.cli.main import VERBS
-from longshore.cli.operators import Reason, order
+from longshore.cli.orders import Reason, order
 from longshore.cli.settings import run_with_settings
 from longshore.cli.status import StatusSettings
 

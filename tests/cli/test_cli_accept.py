@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from longshore.cli import exits, operators
+from longshore.cli import exits, orders
 from longshore.cli.status import gathering
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.held import Acceptance, Accepted
@@ -79,7 +79,7 @@ async def test_a_commit_is_accepted_in_the_operators_name(served, verb, code):
     """The command says what was accepted, by whom and when; capitals and spaces of a copied id do no harm."""
     status, out, err = await typed(served, verb, f" {SHA[:7].upper()}")
     assert (status, err) == (exits.OK, "")
-    assert out.startswith(f"{code} of bbbbbbbbbb accepted by {operators.operator()} at 2026-01-01 12:00:00 UTC\n")
+    assert out.startswith(f"{code} of bbbbbbbbbb accepted by {orders.operator()} at 2026-01-01 12:00:00 UTC\n")
 
 
 async def test_what_is_not_held_back_is_told_with_its_remedy(served):
@@ -93,7 +93,7 @@ async def test_what_is_not_held_back_is_told_with_its_remedy(served):
 async def test_a_registry_that_nobody_serves_is_told(served):
     """By the name that was asked for."""
     with pytest.raises(LongshoreError, match="'nobody'") as told:
-        await operators.tell_fleet(served, "nobody", "accept", ACCEPTANCE, Accepted)
+        await orders.tell_fleet(served, "nobody", "accept", ACCEPTANCE, Accepted)
     assert told.value.code == "REGISTRY_UNKNOWN"
 
 
@@ -101,7 +101,7 @@ async def test_without_a_broker_nothing_is_accepted_and_the_command_ends(client,
     """It does not wait for ever, and may be typed again."""
     monkeypatch.setattr(gathering, "ANSWER_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(LongshoreError) as told:
-        await operators.tell_fleet(client, "ops", "accept", ACCEPTANCE, Accepted)
+        await orders.tell_fleet(client, "ops", "accept", ACCEPTANCE, Accepted)
     assert told.value.code == "BROKER_UNREACHABLE"
 
 
@@ -111,5 +111,5 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch):
     def nameless():
         raise OSError("no username set in the environment")
 
-    monkeypatch.setattr(operators.getpass, "getuser", nameless)
-    assert operators.operator().startswith("uid-")
+    monkeypatch.setattr(orders.getpass, "getuser", nameless)
+    assert orders.operator().startswith("uid-")

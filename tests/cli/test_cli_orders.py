@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from longshore.cli import exits, operators
+from longshore.cli import exits, orders
 from longshore.cli.draining import Left, news, still_there
 from longshore.cli.status import gathering
 from longshore.schemas.failures import LongshoreError
@@ -25,7 +25,7 @@ from longshore.schemas.plans import Rejection
 from longshore.schemas.slots import Demand, Slot
 from longshore.workflows.conventions import BROKER_QUEUE, fleet_workflow_id
 
-BY = operators.operator()
+BY = orders.operator()
 
 
 def slot(deployment_id, worker_id, **facts):
@@ -178,13 +178,13 @@ async def test_an_unknown_worker_is_told_with_its_remedy(served):
 
 async def test_who_does_not_answer_is_told_apart(served, client, monkeypatch):
     """A fleet that has taken the order and plans still, and a registry that nobody serves."""
-    monkeypatch.setattr(operators, "DECISION_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(orders, "DECISION_TIMEOUT", timedelta(seconds=1))
     slow = Order(kind="reconcile", by="olga", reason="slow")
     with pytest.raises(LongshoreError, match="It was taken, but not decided") as told:
-        await operators.tell_fleet(served, "ops", "order", slow, OrderAnswer)
+        await orders.tell_fleet(served, "ops", "order", slow, OrderAnswer)
     assert told.value.code == "BROKER_UNREACHABLE"
     with pytest.raises(LongshoreError, match="'nobody'") as told:
-        await operators.tell_fleet(client, "nobody", "order", slow, OrderAnswer)
+        await orders.tell_fleet(client, "nobody", "order", slow, OrderAnswer)
     assert told.value.code == "REGISTRY_UNKNOWN"
 
 
@@ -192,7 +192,7 @@ async def test_without_a_broker_no_order_is_given_and_the_command_ends(client, m
     """It does not wait for ever, and may be typed again."""
     monkeypatch.setattr(gathering, "ANSWER_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(LongshoreError, match="No broker answered") as told:
-        await operators.tell_fleet(client, "ops", "order", Order(kind="reconcile"), OrderAnswer)
+        await orders.tell_fleet(client, "ops", "order", Order(kind="reconcile"), OrderAnswer)
     assert told.value.code == "BROKER_UNREACHABLE"
 
 

@@ -1,4 +1,4 @@
-"""An operator's word to the fleet: what all verbs that change something have in common."""
+"""An order to the fleet in an operator's name: what all verbs that change something have in common."""
 
 from __future__ import annotations
 
