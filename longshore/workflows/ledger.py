@@ -100,12 +100,12 @@ class Ledger:
 
     def heard(self, record: DeviceRecord, now: datetime) -> None:
         """Take over what a device says."""
-        if not self._held_back(partial(self.heard, record, now)):
+        if not self._puts_off(partial(self.heard, record, now)):
             self._become(hearing.heard(self._state, record, now))
 
     def settled(self, event: SlotSettled, now: datetime) -> None:
         """Take over how a command has ended."""
-        if not self._held_back(partial(self.settled, event, now)):
+        if not self._puts_off(partial(self.settled, event, now)):
             self._become(hearing.settled(self._state, event, now))
 
     def ordered(self, order: Order, now: datetime) -> OrderAnswer:
@@ -119,7 +119,7 @@ class Ledger:
 
     def found(self, drift: DriftFound, now: datetime) -> None:
         """Note what a look at all devices and rollouts has found."""
-        if self._held_back(partial(self.found, drift, now)):
+        if self._puts_off(partial(self.found, drift, now)):
             return
         orphaned = tuple(sorted({*self._state.orphaned, *drift.orphaned}))
         self._become(causes.note(self._state.model_copy(update={"orphaned": orphaned}), drift.cause, now))
@@ -335,7 +335,7 @@ class Ledger:
         for said in meanwhile:
             said()
 
-    def _held_back(self, said: Callable[[], None]) -> bool:
+    def _puts_off(self, said: Callable[[], None]) -> bool:
         if self._asked is not None:
             self._meanwhile.append(said)
         return self._asked is not None
