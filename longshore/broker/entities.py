@@ -66,16 +66,7 @@ class Entities:
 
     async def start_fleet(self) -> None:
         """Start the fleet where it is not running, and give it our settings in either case."""
-        await self._client.start_workflow(
-            FleetWorkflow.run,
-            self._fleet_input(),
-            id=conventions.fleet_workflow_id(self._registry),
-            task_queue=conventions.BROKER_QUEUE,
-            task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
-            static_summary=f"what runs where, for the registry {self._registry}",
-            start_signal="configure",
-            start_signal_args=[self._settings.fleet],
-        )
+        await self._start_fleet(configured=False)
 
     async def start_commit(self, sha: str) -> None:
         # One that has ended is left alone: a slow poll, or a webhook that was delivered again.
@@ -190,14 +181,7 @@ class Entities:
         """Start the fleet where it is not running; its settings it has from the broker that has started last."""
         if await self._is_gone(conventions.fleet_workflow_id(self._registry)):
             with suppress(WorkflowAlreadyStartedError):  # another broker was quicker
-                await self._client.start_workflow(
-                    FleetWorkflow.run,
-                    self._fleet_input(),
-                    id=conventions.fleet_workflow_id(self._registry),
-                    task_queue=conventions.BROKER_QUEUE,
-                    task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
-                    static_summary=f"what runs where, for the registry {self._registry}",
-                )
+                await self._start_fleet(configured=True)
 
     async def keep_device(self, worker_id: str) -> None:
         """Start the device's workflow where it is not running."""
@@ -267,6 +251,18 @@ class Entities:
                 search_attributes=TypedSearchAttributes(attributes),
                 static_summary=asked.cause.words[:200],
             )
+
+    async def _start_fleet(self, *, configured: bool) -> None:
+        await self._client.start_workflow(
+            FleetWorkflow.run,
+            self._fleet_input(),
+            id=conventions.fleet_workflow_id(self._registry),
+            task_queue=conventions.BROKER_QUEUE,
+            task_timeout=conventions.WORKFLOW_TASK_TIMEOUT,
+            static_summary=f"what runs where, for the registry {self._registry}",
+            start_signal=None if configured else "configure",
+            start_signal_args=[self._settings.fleet],
+        )
 
     async def _start_commit(self, sha: str, reuse: WorkflowIDReusePolicy) -> None:
         await self._client.start_workflow(

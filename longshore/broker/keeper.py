@@ -14,9 +14,9 @@ import structlog
 from temporalio.client import WorkflowQueryFailedError
 from temporalio.service import RPCError
 
+from longshore.broker.entities import in_windows
 from longshore.schemas.failures import FAILURES
 from longshore.schemas.fleet import FleetView
-from longshore.workflows.conventions import FAN_OUT_WINDOW
 
 log = structlog.get_logger()
 
@@ -55,9 +55,7 @@ class Keeper:
         await self.check_durable()
         await self._entities.keep_fleet()
         plan = (await self._entities.fleet()).plan
-        workers = plan.workers if plan else ()
-        for first in range(0, len(workers), FAN_OUT_WINDOW):
-            await asyncio.gather(*map(self._entities.keep_device, workers[first : first + FAN_OUT_WINDOW]))
+        await in_windows(self._entities.keep_device, plan.workers if plan else ())
         await self.remember()
 
     async def check_durable(self) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from temporalio.exceptions import TemporalError
 
-from longshore.broker.entities import Entities
+from longshore.broker.entities import Entities, in_windows
 from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
 from longshore.registry.records.errors import error_files, rollout_errors
@@ -184,9 +184,7 @@ class RegistryRecorder:
 
     async def _devices(self, fleet: FleetView) -> dict[str, DeviceView]:
         """Ask every device's workflow for what it knows, a window of them at a time."""
-        records, views = list(fleet.devices.values()), []
-        for first in range(0, len(records), conventions.FAN_OUT_WINDOW):
-            views += await asyncio.gather(*map(self._device, records[first : first + conventions.FAN_OUT_WINDOW]))
+        views = await in_windows(self._device, tuple(fleet.devices.values()))
         self._known = {view.worker_id: view for view in views}
         return self._known
 
