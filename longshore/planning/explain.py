@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from longshore.planning.circumstances import Circumstances, told
-from longshore.planning.failed import GiveUp, Retry, Wait, verdict
+from longshore.planning.failed import GiveUp, Retry, Wait, fate
 from longshore.planning.fleet import Fleet
 from longshore.planning.placement import place, rejection
 from longshore.planning.plan import make_plan
@@ -191,7 +191,7 @@ def _held_there(slot: Slot, mismatches: tuple[str, ...], asked: PlanningInput, f
         return Verdict(worker_id=slot.worker_id, kind=VerdictKind.CANNOT, reasons=reasons)
     if slot.state is ModelState.FAILED:
         failed = f"{slot.version} failed there with {slot.code}"
-        match verdict(slot, asked.now, asked.limits.backoff):
+        match fate(slot, asked.now, asked.limits.backoff):
             case Retry():
                 failed += ", and is tried again"
             case Wait(until=until):

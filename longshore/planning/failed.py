@@ -29,10 +29,10 @@ class GiveUp:
     reason: str
 
 
-Verdict = Retry | Wait | GiveUp
+Fate = Retry | Wait | GiveUp
 
 
-def verdict(slot: Slot, now: datetime | None, backoff: Backoff) -> Verdict:
+def fate(slot: Slot, now: datetime | None, backoff: Backoff) -> Fate:
     """Judge a slot that is FAILED, or READY with the code of a RELOAD that left the old version serving.
 
     The failure table decides. What was only out of order (control: fenced, superseded), or never got its room, has

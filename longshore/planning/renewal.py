@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longshore.planning.draft import Draft, gap, still_awaited
 from longshore.planning.eviction import Eviction, choose, claim, evicting
-from longshore.planning.failed import GiveUp, Retry, Verdict, Wait, verdict
+from longshore.planning.failed import Fate, GiveUp, Retry, Wait, fate
 from longshore.planning.placement import shortage, unsupported
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.fleet import UpdateGap
@@ -14,13 +14,13 @@ from longshore.schemas.plans import DeploymentPlan, PlannedCommand, Rejection
 from longshore.schemas.slots import Slot
 
 
-def judge(slot: Slot, draft: Draft) -> Verdict:
+def judge(slot: Slot, draft: Draft) -> Fate:
     """Return whether what has failed in a slot is tried again there: by a push always."""
     circumstances = draft.circumstances
     failed = slot.code is not None and (slot.state is ModelState.READY or slot.digest == draft.target.digest)
     if not circumstances.reconciling or not failed:
         return Retry()
-    return verdict(slot, circumstances.now, circumstances.limits.backoff)
+    return fate(slot, circumstances.now, circumstances.limits.backoff)
 
 
 def update(slot: Slot, schema_version: str, draft: Draft) -> None:

@@ -7,7 +7,7 @@ from fleets import NOW, Wanted, answered, device, observed, reconciling, registr
 
 from longshore.planning.check import check
 from longshore.planning.circumstances import word_to
-from longshore.planning.failed import GiveUp, Retry, Wait, verdict
+from longshore.planning.failed import GiveUp, Retry, Wait, fate
 from longshore.planning.plan import make_plan
 from longshore.planning.render import render
 from longshore.schemas.commands import Action, UnloadReason
@@ -72,7 +72,7 @@ def told(deployment):
 def test_failure_table_decides(code, failures, ago, expected):
     """What may pass is tried again after its backoff, all else is not; what was never counted is a retry."""
     (slot,) = broken(ONE, code, failures=failures, ago=ago)
-    assert verdict(slot, NOW, Backoff(base=timedelta(seconds=30), cap=timedelta(seconds=300), attempts=3)) == expected
+    assert fate(slot, NOW, Backoff(base=timedelta(seconds=30), cap=timedelta(seconds=300), attempts=3)) == expected
 
 
 def test_failure_that_may_pass_is_tried_again_in_its_place_after_its_backoff():
