@@ -135,8 +135,6 @@ def _victim(slot: Slot, worker_id: str, fleet: Fleet) -> str:
 
 
 def _leaving(worker_id: str, target: DeploymentPlan, fleet: Fleet) -> tuple[Slot, ...]:
-    if not fleet.priorities:
-        return ()
     slots = fleet.occupancy.on(worker_id).values()
     going = [s for s in slots if s.state is ModelState.UNLOADING and s.deployment_id != target.deployment_id]
     if not going:
@@ -161,8 +159,6 @@ def _reasons(
 ) -> tuple[str, ...]:
     """Say why not, where `shortfalls` remain with all gone that may go."""
     suspicion = fleet.suspicion(worker_id)
-    if not fleet.priorities:
-        return ()
     if any(shortfall.requested > shortfall.capacity for shortfall in shortfalls):
         return ("no eviction helps: the device is too small",)
     if not fleet.workers[worker_id].eviction_policy.enable_auto_eviction:

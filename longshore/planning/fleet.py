@@ -63,7 +63,7 @@ class Fleet:
         self.facts = facts or {}
         self.now = now
         self.priorities = priorities or {}
-        """By deployment id, of those that this plan may evict: it must still come to plan them. Empty: evicts none."""
+        """By deployment id, of those that this plan may evict: it must still come to plan them."""
         self.paused = frozenset(paused)
         self.evicted: dict[Key, str] = {}
         """Which slots must go, and for which deployment: theirs is the UNLOAD in the plan of their own deployment."""
@@ -81,7 +81,7 @@ class Fleet:
 
     @classmethod
     def of(cls, asked: PlanningInput, desired: RegistrySnapshot, suspects: Iterable[PoolSuspicion] = ()) -> Fleet:
-        """Return the fleet of one request, which may evict where the request allows it."""
+        """Return the fleet of one request, which may evict what git says should run."""
         running = [manifest for manifest in desired.manifests.values() if manifest.wanted_replicas]
         return cls(
             desired.workers,
@@ -91,7 +91,7 @@ class Fleet:
             failures=asked.failures,
             facts=asked.facts,
             now=asked.now,
-            priorities={m.id: m.deployment_config.priority for m in running} if asked.evict else None,
+            priorities={m.id: m.deployment_config.priority for m in running},
             paused=[hold.deployment_id for hold in asked.holds if hold.kind == "paused"],
             suspects=suspects,
         )

@@ -63,7 +63,7 @@ def place(target: DeploymentPlan, candidates: tuple[str, ...], schema_version: s
         command = PlannedCommand(action=Action.LOAD, worker_id=worker_id, reason=reason)
         occupancy.put(reserved(held.get(worker_id), target, command))
         commands.append(command)
-    if len(commands) < count and fleet.priorities:
+    if len(commands) < count:
         more = _with_evictions(target, full, count - len(commands), zones, fleet)
         commands.extend(more)
         taken = {command.worker_id for command in more}

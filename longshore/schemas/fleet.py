@@ -148,8 +148,6 @@ class PlanningInput(Message):
     """By worker id; only of the devices that planning has wondered about."""
     orphaned: tuple[str, ...] = ()
     """Deployments with slots under way that no running rollout sees to: they are commanded anew."""
-    evict: bool = True
-    """False: nothing is evicted in this plan."""
     limits: PlanLimits = PlanLimits()
 
 

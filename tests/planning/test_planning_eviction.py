@@ -169,11 +169,6 @@ def test_nothing_is_evicted_while_much_of_the_pool_is_silent():
     )
 
 
-def test_request_may_forbid_evictions():
-    """A plan without evictions finds no place, and does not speak of them."""
-    assert chosen(full(worker("worker-a"), evict=False), NEWCOMER).reasons == ()
-
-
 def test_largest_goes_first_where_the_device_says_priority():
     """With `strategy: priority` it is not asked who was used when: of one priority, the largest goes."""
     wanted = [Wanted("a", priority=10, memory="2Gi"), Wanted("b", priority=10, memory="9Gi")]

@@ -19,6 +19,7 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import ChangeType
 from longshore.schemas.slots import Demand
+from longshore.schemas.workers import EvictionPolicy
 
 THREE = [worker(f"worker-{name}") for name in "abc"]
 ONE = Wanted("m", replicas=1)
@@ -135,9 +136,10 @@ def test_room_of_what_is_given_up_goes_to_another_in_the_same_plan():
     assert (plans["m"].lost, plans["m"].unplaced) == (("worker-a",), 1)
     assert commands(plans["other"]) == [(Action.LOAD, "worker-a")]
     slots = answered(slots, plan)
-    asked = observed(slots).model_copy(update={"evict": False})
+    policy = EvictionPolicy(enable_auto_eviction=False)
+    spared = [config.model_copy(update={"eviction_policy": policy}) for config in small]
     for wanted in (broken_one, Wanted("m", enabled=False)):
-        plan, plans = replanned(asked, wanted, other, workers=small)
+        plan, plans = replanned(observed(slots), wanted, other, workers=spared)
         assert commands(plans["m"]) == [(Action.UNLOAD, "worker-a")]
         assert "other" not in plans
     gone = next(slot for slot in reserve(slots, plan) if slot.deployment_id == "m")

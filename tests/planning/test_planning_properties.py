@@ -90,7 +90,6 @@ circumstances = st.fixed_dictionaries(
             st.integers(0, 40).map(lambda minutes: (NOW - timedelta(minutes=minutes),)),
         ),
         "now": st.just(NOW),
-        "evict": st.booleans(),
         "limits": limits,
     }
 )

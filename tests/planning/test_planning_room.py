@@ -11,6 +11,7 @@ from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve, stamp
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.plans import Awaited
+from longshore.schemas.workers import EvictionPolicy
 
 TWO = [worker("worker-a", memory="8Gi"), worker("worker-b", memory="4Gi")]
 LOW, HIGH = Wanted("low", priority=10), Wanted("high", memory="6Gi", priority=90)
@@ -84,6 +85,41 @@ def test_plan_is_stamped_with_the_ledger_it_was_made_for():
     plan, _ = replanned(asked, LOW)
     assert plan.stamp == stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
     assert plan.stamp != replanned(observed(), LOW)[0].stamp
+
+
+def test_newcomer_whose_room_was_not_freed_asks_for_it_anew():
+    """Where the victim's UNLOAD failed it is evicted again; where that may not be, another place is looked for."""
+    slots = running(LOW)
+    plan, _ = replanned(observed(slots), LOW, HIGH)
+    kept = answered(slots, plan, {"worker-a": "PREEMPTION_FAILED"})
+    assert {(s.deployment_id, s.worker_id, s.state) for s in kept} == {
+        ("high", "worker-a", ModelState.FAILED),
+        ("low", "worker-a", ModelState.FAILED),
+        ("low", "worker-b", ModelState.READY),
+    }
+    _, plans = replanned(reconciling(kept), LOW, HIGH)
+    (load,) = plans["high"].commands
+    assert [(awaited.deployment_id, awaited.worker_id) for awaited in load.after] == [("low", "worker-a")]
+    policy = EvictionPolicy(enable_auto_eviction=False)
+    spared = [config.model_copy(update={"eviction_policy": policy}) for config in TWO]
+    _, plans = replanned(reconciling(kept), LOW, HIGH, workers=spared)
+    assert [(command.action, command.worker_id) for command in plans["high"].commands] == [(Action.UNLOAD, "worker-a")]
+    assert plans["high"].commands[0].reason == "no place for 1.0.0: memory: 6Gi wanted, 4Gi of 8Gi taken"
+
+
+def test_update_may_evict_where_gaps_are_refused():
+    """The RELOAD waits for the victim; until then the old version serves."""
+    one = [worker("worker-a", memory="6Gi")]
+    old, new = (Wanted("m", f"{n}.0.0", memory=f"{2 * n}Gi", priority=90) for n in (1, 2))
+    low = Wanted("low", memory="2Gi", priority=10)
+    asked = reconciling(running(old, low, workers=one), limits=PlanLimits(update_gap=UpdateGap.REFUSE))
+    _, plans = replanned(asked, new, low, workers=one)
+    (command,) = plans["m"].commands
+    assert (command.action, command.recreate) == (Action.RELOAD, False)
+    assert (command.reason, command.after[0].deployment_id) == (
+        "1.0.0 → 2.0.0, makes room: evicts low (priority 10)",
+        "low",
+    )
 
 
 def test_what_has_gone_comes_back_where_the_newcomer_no_longer_needs_its_room():
