@@ -115,12 +115,17 @@ def _as_json(proposal: Proposal, shown: Preview) -> str:
     from pydantic_core import to_json  # noqa: PLC0415 (`--help` needs none of these)
 
     from longshore.planning.explain import why_not  # noqa: PLC0415
+    from longshore.planning.order import by_device  # noqa: PLC0415
 
     plan = proposal.plan
     document = {
         "stamp": plan.stamp,
         "applied_sha": proposal.asked.applied_sha,
         "plan": plan,
+        "devices": {
+            worker_id: [{"deployment_id": name, "action": command.action} for name, command in commands]
+            for worker_id, commands in by_device(plan).items()
+        },
         "not_chosen": why_not(plan, proposal.asked, proposal.desired),
         "costs": [
             {"deployment_id": deployment_id, "worker_id": worker_id, **cost.model_dump()}

@@ -191,6 +191,9 @@ async def test_the_printed_plan_is_the_one_that_the_fleet_would_carry_out(fleet,
     done = beside(fleet, "--rev", sha, "--json")
     document = json.loads(done.stdout)
     assert document["plan"] == executed.model_dump(mode="json")
+    commanded = {(d.deployment_id, c.worker_id, c.action) for d in executed.deployments for c in d.commands}
+    by_device = {(c["deployment_id"], device, c["action"]) for device, cs in document["devices"].items() for c in cs}
+    assert by_device == commanded
     assert (done.returncode, document["stamp"]) == (exits.CHANGES, executed.stamp)
 
 
