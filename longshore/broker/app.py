@@ -22,6 +22,7 @@ from longshore.activities.reconciliations import ReconciliationActivities
 from longshore.activities.records import RecordActivities
 from longshore.activities.rollouts import RolloutActivities
 from longshore.activities.telling import TellingActivities
+from longshore.broker.alarms import Alarms
 from longshore.broker.commit_status import CommitStatuses, WebUI
 from longshore.broker.control import control_worker
 from longshore.broker.entities import Entities
@@ -81,6 +82,7 @@ async def _broker(settings: BrokerSettings) -> None:
             "webhook": serve_http(webhook_app(webhook, metrics), settings.webhook_host, settings.webhook_port),
             "look-now": look_now.run(),
             "start-up": _start_up(entities, look_now, keeper),
+            "alarms": Alarms(client, settings).run(),
         }
     )
 

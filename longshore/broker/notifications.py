@@ -45,7 +45,7 @@ class Notifications:
         """Send once. Raises LongshoreError CHANNEL_FAILED or CHANNEL_UNUSABLE where certainly nothing was told."""
         sender, service = self._service(request.audience, request.channel)
         body = request.notice.body
-        if link := self._web_ui.commit(request.registry, request.sha):
+        if request.sha and (link := self._web_ui.commit(request.registry, request.sha)):
             body = f"{body}\n\n{link}"
         begun = time.monotonic()
         result = await sender.async_notify(

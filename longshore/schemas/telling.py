@@ -59,9 +59,20 @@ class NotifyRequest(Message):
 
     registry: str
     sha: str
+    """The commit that it is about; empty where it is about none."""
     audience: Audience
     channel: int
     notice: Notice
+
+
+class Alarm(Message):
+    """Tell ops of what neither a commit nor a reconciliation can tell."""
+
+    registry: str
+    notice: Notice
+    sha: str = ""
+    """The commit that it is about, where there is one."""
+    telling: Telling = Telling()
 
 
 class Delivery(StrEnum):
@@ -119,6 +130,13 @@ def alarm(asked: Reconciliation) -> Notice | None:
     ]
     what = "fleet suspect" if plan.suspects else kind.replace("_", " ")
     return _notice(f"Longshore: {asked.registry}: {what}", asked.cause.words, [*entries, *_intended(plan)])
+
+
+def defect(registry: str, workflow_id: str, run_id: str, error: str) -> Notice:
+    """Return what ops is told of a run that a defect of ours has ended (FAULTS 60)."""
+    entry = f"- run {run_id}: {error}\n  WORKFLOW_BUG: {FAILURES['WORKFLOW_BUG'].remedy}"
+    summary = f"{workflow_id} has failed; what runs on the devices goes on"
+    return _notice(f"Longshore: {registry}: workflow bug", summary, [entry])
 
 
 def aftermath(registry: str, result: ReconciliationResult) -> Notice | None:

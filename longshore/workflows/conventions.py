@@ -31,12 +31,21 @@ def device_workflow_id(worker_id: str) -> str:
 
 def reconciliation_workflow_id(registry: str, generation: int) -> str:
     """Return the id of the reconciliation whose plan brought the ledger to `generation`: it only ever rises."""
-    return f"reconcile:{registry}:{generation}"
+    return f"{reconciliation_workflow_prefix(registry)}{generation}"
+
+
+def reconciliation_workflow_prefix(registry: str) -> str:
+    return f"reconcile:{registry}:"
 
 
 def alarm_workflow_id(registry: str, since: datetime) -> str:
     """Return the id of an alarm that was raised, or a failure that was noted, `since` then: there is nothing to do."""
     return f"alarm:{registry}:{since:%Y-%m-%dT%H-%M-%S}"
+
+
+def defect_alarm_workflow_id(registry: str, run_id: str) -> str:
+    """Return the id of the alarm of one run that a defect has ended."""
+    return f"alarm:{registry}:{run_id}"
 
 
 COMMIT = SearchAttributeKey.for_keyword("LongshoreCommit")

@@ -49,6 +49,13 @@ async def test_a_channel_gets_the_notice_as_it_is(service: Endpoint) -> None:
     assert asked.body["message"] == f"{NOTICE.body}\n\n{link}"
 
 
+async def test_what_is_about_no_commit_has_no_link(service: Endpoint) -> None:
+    """It would lead nowhere; the notice names the workflow."""
+    sender = channels(f"json://127.0.0.1:{service.port}/hook", ui="https://temporal.example")
+    assert await sender.send(to().model_copy(update={"sha": ""})) is Delivery.TOLD
+    assert service.asked[0].body["message"] == NOTICE.body
+
+
 async def test_only_the_channel_that_is_named_is_told(service: Endpoint) -> None:
     """Each is an activity of its own: one that fails does not repeat the others."""
     sender = channels(*(f"json://127.0.0.1:{service.port}/{name}" for name in ("first", "second")))

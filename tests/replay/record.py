@@ -31,7 +31,9 @@ from longshore.schemas.issues import Audience, Issue  # noqa: E402 (after the pa
 from longshore.schemas.lifecycle import ModelState  # noqa: E402 (after the path above)
 from longshore.schemas.orders import Order  # noqa: E402 (after the path above)
 from longshore.schemas.plans import CauseKind  # noqa: E402 (after the path above)
+from longshore.schemas.telling import Alarm, defect  # noqa: E402 (after the path above)
 from longshore.workflows import conventions  # noqa: E402 (after the path above)
+from longshore.workflows.alarms import AlarmWorkflow  # noqa: E402 (after the path above)
 
 WORKERS = tuple(worker(f"worker-{letter}") for letter in "ab")
 
@@ -264,6 +266,21 @@ async def record_brain() -> None:
         await eventually(made_anew, "the ledger knows again what runs")
         await around.result(around.registry.push(registry(workers, Wanted("ten", version="1.1.0", replicas=2))))
         await _save(around, fleet.id, "fleet-rebuilt")
+
+
+async def record_alarm() -> None:
+    """Ops is told of a run that a defect has ended."""
+    async with real_server() as client, world(client, notify_ops="json://ops.example/") as around:
+        await around.start_broker()
+        alarm = Alarm(
+            registry=REGISTRY,
+            notice=defect(REGISTRY, conventions.reconciliation_workflow_id(REGISTRY, 7), "run-1", "a defect"),
+            telling=around.settings.telling,
+        )
+        workflow_id = conventions.defect_alarm_workflow_id(REGISTRY, "run-1")
+        queue = conventions.BROKER_QUEUE
+        await client.execute_workflow(AlarmWorkflow.run, alarm, id=workflow_id, task_queue=queue)
+        await _save(around, workflow_id, "alarm-told")
 
 
 async def _ready_without(around: World, worker_id: str) -> None:

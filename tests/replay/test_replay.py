@@ -28,7 +28,7 @@ def names() -> set[str]:
 
 def test_every_workflow_is_recorded() -> None:
     """A workflow without a history would change unseen."""
-    assert names() == {"commit", "fleet", "rollout", "device", "reconciliation"}
+    assert names() == {"alarm", "commit", "fleet", "rollout", "device", "reconciliation"}
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
