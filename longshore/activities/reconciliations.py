@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
@@ -42,8 +43,11 @@ class Entities(Protocol):
     async def hear(self, workers: tuple[str, ...]) -> tuple[DeviceRecord, ...]:
         """Return what each DeviceWorkflow knows, starting those that are not running."""
 
-    async def running_rollouts(self, deployments: tuple[str, ...]) -> frozenset[str]:
-        """Return which of these deployments have a rollout that is running."""
+    async def running_rollouts(self, deployments: tuple[str, ...]) -> dict[str, int | None]:
+        """Return which of these deployments have a rollout that is running, and the newest generation that it knows.
+
+        None: it does not tell.
+        """
 
     async def start_reconciliation(self, asked: Reconciliation) -> None:
         """Start the reconciliation of one plan; one that has been started is left alone."""
@@ -117,7 +121,7 @@ class ReconciliationActivities:
             if slot.state in IN_FLIGHT and not slot.replaced and not _is_failed(view, slot.worker_id)
         }
         running = await self._entities.running_rollouts(tuple(sorted(under_way)))
-        return {name: generation for name, generation in under_way.items() if name not in running}
+        return {name: generation for name, generation in under_way.items() if _is_idle(name, generation, running)}
 
     async def _drift(self, view: FleetView, orphaned: tuple[str, ...]) -> DriftFound | None:
         if view.applied_sha is None:
@@ -139,6 +143,12 @@ def _asked(view: FleetView, sha: str) -> PlanningInput:
         request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE, cause=_cause("a look", ())
     )
     return upon(view, request, datetime.now(UTC))
+
+
+def _is_idle(name: str, generation: int, running: Mapping[str, int | None]) -> bool:
+    """Tell whether nobody brings a deployment to `generation`: no rollout, or one that never heard of it."""
+    known = running.get(name)
+    return name not in running or (known is not None and known < generation)
 
 
 def _is_failed(view: FleetView, worker_id: str) -> bool:

@@ -150,9 +150,9 @@ class Entities:
         views = await in_windows(self._view, workers)
         return {view.worker_id: view.report for view in views if view is not None and view.report is not None}
 
-    async def running_rollouts(self, deployments: tuple[str, ...]) -> frozenset[str]:
-        running = await in_windows(self._has_rollout, deployments)
-        return frozenset(name for name, runs in zip(deployments, running, strict=True) if runs)
+    async def running_rollouts(self, deployments: tuple[str, ...]) -> dict[str, int | None]:
+        running = [name for name, runs in await in_windows(self._has_rollout, deployments) if runs]
+        return dict(await in_windows(self._rollout_generation, running))
 
     async def start_reconciliation(self, asked: Reconciliation) -> None:
         asked = asked.model_copy(update={"intervals": self._settings.commands, "telling": self._settings.telling})
@@ -212,8 +212,15 @@ class Entities:
                 raise
             return None
 
-    async def _has_rollout(self, deployment_id: str) -> bool:
-        return not await self._is_gone(conventions.rollout_workflow_id(deployment_id))
+    async def _has_rollout(self, deployment_id: str) -> tuple[str, bool]:
+        return deployment_id, not await self._is_gone(conventions.rollout_workflow_id(deployment_id))
+
+    async def _rollout_generation(self, deployment_id: str) -> tuple[str, int | None]:
+        handle = self._client.get_workflow_handle(conventions.rollout_workflow_id(deployment_id))
+        try:
+            return deployment_id, await handle.query(RolloutWorkflow.generation)
+        except (RPCError, WorkflowQueryFailedError):  # of a release that does not tell, or just ended
+            return deployment_id, None
 
     async def _record(self, worker_id: str) -> DeviceRecord | None:
         handle = self._client.get_workflow_handle(conventions.device_workflow_id(worker_id))

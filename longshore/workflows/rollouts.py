@@ -78,6 +78,11 @@ class RolloutWorkflow:
             for question in self._asked:
                 question.cancel()
 
+    @workflow.query(description="The generation of the newest target; none before there is one")
+    def generation(self) -> int | None:
+        newest = self._newest()
+        return newest.plan.generation if newest else None
+
     @workflow.run
     async def run(self, start: RolloutInput | None = None) -> RolloutAnswer | None:  # noqa: ARG002 (taken by __init__)
         await workflow.wait_condition(lambda: bool(self._inbox) or self._targets.waiting)

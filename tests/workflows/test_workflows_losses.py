@@ -21,6 +21,7 @@ from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import Health
 from longshore.schemas.fleet import PlanningInput
 from longshore.schemas.plans import Plan, PlannedCommand
+from longshore.schemas.rollouts import RolloutTarget
 from longshore.workflows import conventions
 
 WORKERS = tuple(worker(f"worker-{letter}") for letter in "abc")
@@ -169,6 +170,40 @@ async def test_what_a_terminated_rollout_had_begun_is_commanded_anew(bare_world:
         await around.client.get_workflow_handle(conventions.rollout_workflow_id("ten")).terminate("by mistake")
         assert (await asyncio.wait_for(handle.result(), 30)).outcome is CommitOutcome.APPLIED
         await where(around, "worker-a")
+        never.set()
+
+
+async def test_a_rollout_that_never_heard_of_the_newest_plan_is_told(bare_world: World) -> None:
+    """A commit is terminated between its plan and its rollouts, while the rollout before waits for a device."""
+    begun, planned, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with world(bare_world.client, reconcile_interval=timedelta(milliseconds=200)) as around:
+        await around.start_broker()
+        device = await around.device("worker-a")
+
+        async def hang(command: Any) -> None:
+            if command.spec.version == "1.0.0":
+                begun.set()
+                await never.wait()
+
+        device.before = hang
+        await around.commit(around.registry.push(registry(WORKERS[:1], Wanted("ten"))))
+        await begun.wait()
+        newer = around.registry.push(registry(WORKERS[:1], Wanted("ten", version="1.1.0")))
+        workflow_id = conventions.commit_workflow_id("ops", newer)
+        set_targets = around.entities.set_targets
+
+        async def stop(targets: tuple[RolloutTarget, ...]) -> None:
+            if any(target.reply_to == workflow_id for target in targets):
+                planned.set()
+                await never.wait()
+            await set_targets(targets)
+
+        around.entities.set_targets = stop  # type: ignore[method-assign]
+        commit = await around.commit(newer)
+        await planned.wait()
+        await commit.terminate("by mistake")
+        view = await where(around, "worker-a")
+        assert {slot.version for slot in view.slots} == {"1.1.0"}
         never.set()
 
 
