@@ -11,6 +11,7 @@ from temporalio import activity
 from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
 from longshore.planning.circumstances import word_to
 from longshore.planning.freeing import freed
+from longshore.planning.outdated import outdated
 from longshore.schemas.commands import Action, correlation_id
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.plans import ChangeType, DeploymentPlan
@@ -46,8 +47,8 @@ class RolloutActivities:
     async def start_rollouts(self, request: StartRollouts) -> None:
         async with beating("starting rollouts"):
             with our_failures_as_temporals():
-                await self._start(request.targets)
-        for plan in (target.plan for target in request.targets):
+                targets = await self._start(request.targets)
+        for plan in (target.plan for target in targets if not target.outdated):
             _tell_redeployment(plan)
             _tell_evictions(plan)
             for command in plan.commands:
@@ -59,28 +60,42 @@ class RolloutActivities:
                     correlation_id=correlation_id(plan.deployment_id, plan.generation, command.worker_id),
                 )
 
-    async def _start(self, targets: tuple[RolloutTarget, ...]) -> None:
+    async def _start(self, targets: tuple[RolloutTarget, ...]) -> tuple[RolloutTarget, ...]:
         """Give each rollout its target, and see that it has heard what operators have said by then.
 
+        The newest rollout of a deployment may have ended: then only the ledger knows that a target comes too late.
         The fleet says an order once, to the rollout that runs: one that came while this target was planned, or on its
         way, has met none, or the target before. So they are looked at until nothing has changed.
         """
-        said = await self._words(targets)
+        ledger = await self._ledger()
+        said = _words(targets, ledger)
         held = {name: word for name, word in said.items() if word.kind != "resume"}
-        await self._rollouts.set_targets(
-            tuple(one.model_copy(update={"steering": held.get(one.plan.deployment_id)}) for one in targets)
+        judged = tuple(
+            one.model_copy(
+                update={
+                    "steering": held.get(one.plan.deployment_id),
+                    "outdated": outdated(one.plan, ledger.slots),
+                }
+            )
+            for one in targets
         )
+        await self._rollouts.set_targets(judged)
         if activity.info().attempt > 1:  # an attempt before may have said anything
             said = {}
-        while (words := await self._words(targets)) != said:
+        while (words := _words(targets, await self._rollouts.fleet())) != said:
             for name, word in words.items():
                 if word != said.get(name):
                     await self._rollouts.steer(name, word)
             said = words
+        return judged
 
-    async def _words(self, targets: tuple[RolloutTarget, ...]) -> dict[str, Steering]:
-        holds = (await self._rollouts.fleet()).holds
-        return {one.plan.deployment_id: word_to(one.plan, holds) for one in targets}
+    async def _ledger(self) -> FleetView:
+        """Return the ledger; one that is new first finds out what there is."""
+        while True:
+            view = await self._rollouts.fleet()
+            if view.rebuilt or view.applied_sha is not None:
+                return view
+            await asyncio.sleep(LOOK_SECONDS)
 
     @activity.defn
     async def resolve_spec(self, request: SpecRequest) -> DeploymentSpec:
@@ -104,6 +119,10 @@ class RolloutActivities:
         if answer.outcome == "kept":
             log.warning("room_not_freed", registry=request.registry, reason=answer.words)
         return answer
+
+
+def _words(targets: tuple[RolloutTarget, ...], ledger: FleetView) -> dict[str, Steering]:
+    return {one.plan.deployment_id: word_to(one.plan, ledger.holds) for one in targets}
 
 
 def _tell_redeployment(plan: DeploymentPlan) -> None:

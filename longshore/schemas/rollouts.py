@@ -37,6 +37,8 @@ class RolloutTarget(Message):
     """Why, in words, where it is not a new commit."""
     reply_also: tuple[str, ...] = ()
     """Who awaited targets of the same commit that this one has superseded: they get this one's answer."""
+    outdated: bool = False
+    """Handed over late, when the ledger has other plans: a rollout that does not know it carries nothing of it out."""
     steering: Steering | None = None
     """The word with which it begins: what an operator said while it was planned, or on its way."""
 

@@ -64,7 +64,8 @@ class Delivery:
         """Return every deployment's answer. A device may be away for days: what is known is told meanwhile.
 
         A rollout that somebody has terminated answers nobody. So who has not answered for long is asked again: a
-        rollout that runs knows its target, a new one finds on the devices what has become of it (FAULTS 70).
+        rollout that runs knows its target, a new one finds on the devices what has become of it (FAULTS 70), unless the
+        ledger has other plans by then.
         """
         wanted = [deployment.deployment_id for deployment in plan.deployments]
         told, patience = 0, conventions.FIRST_REMINDER

@@ -39,7 +39,7 @@ from longshore.workflows.commits import RegistryCommitWorkflow
 from longshore.workflows.fleet import FleetWorkflow
 from longshore.workflows.outcomes import OVERTAKEN, compact, failure_of
 from longshore.workflows.steering import Barred, Helm, Turns
-from longshore.workflows.targets import Targets
+from longshore.workflows.targets import Targets, withdrawn
 
 Reply = TypeVar("Reply")
 
@@ -95,7 +95,7 @@ class RolloutWorkflow:
                     self._continue_as_new()
                 continue
             if (target := self._targets.next()) is not None:
-                ended = await self._work_on(target)
+                ended = withdrawn(target) if target.outdated else await self._work_on(target)
                 self._targets.end(ended)
                 if ended is not None:
                     answer = ended

@@ -108,17 +108,26 @@ class Targets:
             self._heirs[winner.plan.generation] = _others(winner, (*self.heirs(winner), *who))
 
 
+def withdrawn(target: RolloutTarget) -> RolloutAnswer:
+    """Return the answer to a target that the ledger stands behind no longer."""
+    return _answer(target, "the ledger has other plans by now")
+
+
 def _others(target: RolloutTarget, who: tuple[str, ...]) -> tuple[str, ...]:
     """Return them in their order, each once, without the one who asked for `target` itself."""
     return tuple(one for one in dict.fromkeys(who) if one != target.reply_to)
 
 
 def _superseded(target: RolloutTarget, by: RolloutTarget) -> RolloutAnswer:
+    return _answer(target, f"superseded by commit {short(by.sha)} (generation {by.plan.generation})")
+
+
+def _answer(target: RolloutTarget, message: str) -> RolloutAnswer:
     return RolloutAnswer(
         deployment_id=target.plan.deployment_id,
         generation=target.plan.generation,
         sha=target.sha,
         outcome=RolloutOutcome.SUPERSEDED,
         version=target.plan.version,
-        message=f"superseded by commit {short(by.sha)} (generation {by.plan.generation})",
+        message=message,
     )

@@ -40,7 +40,10 @@ class Taken:
 
     async def fleet(self) -> FleetView:
         holds = self._holds.pop(0) if len(self._holds) > 1 else self._holds[0]
-        return FleetView(registry="ops", applied_sha=None, generation=1, devices={}, slots=(), plan=None, holds=holds)
+        there = {"version": "1.0.0", "digest": "d", "priority": 1, "demand": Demand(), "state": ModelState.LOADING}
+        slots = tuple(Slot(deployment_id="fraud", worker_id=f"worker-{n}", generation=42, **there) for n in range(3))
+        view = {"registry": "ops", "applied_sha": "c" * 40, "generation": 42, "devices": {}, "plan": None}
+        return FleetView.model_validate({**view, "slots": slots, "holds": holds})
 
 
 def target(kind: ChangeType, *actions: Action) -> RolloutTarget:
@@ -129,6 +132,38 @@ async def test_a_broker_that_takes_over_says_the_last_word_again() -> None:
     request = StartRollouts(targets=(target(ChangeType.VERSION_UPDATE, Action.RELOAD),))
     await environment.run(activities.start_rollouts, request)
     assert fleet.heard == [("begin", ""), ("fraud", "resume")]
+
+
+class Settled(Taken):
+    """A ledger that is made anew at the second look, and the targets that are handed over."""
+
+    def __init__(self, *slots: Slot) -> None:
+        super().__init__()
+        self.looks = 0
+        self.targets: tuple[RolloutTarget, ...] = ()
+        self._slots = slots
+
+    async def set_targets(self, targets: tuple[RolloutTarget, ...]) -> None:
+        self.targets = targets
+
+    async def fleet(self) -> FleetView:
+        self.looks += 1
+        rebuilt = {"rebuilt": self.looks > 1, "slots": self._slots if self.looks > 1 else (), "applied_sha": None}
+        return (await super().fleet()).model_copy(update=rebuilt)
+
+
+@pytest.mark.parametrize(("generation", "outdated"), [(42, False), (43, True)])
+async def test_a_target_is_held_against_the_ledger_when_it_is_handed_over(
+    generation: int, *, outdated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollout that knew of a newer plan may have ended; a new ledger first finds out what there is."""
+    monkeypatch.setattr(rollouts, "LOOK_SECONDS", 0.01)
+    there = {"version": "1.0.0", "digest": "d", "priority": 1, "demand": Demand(), "state": ModelState.READY}
+    fleet = Settled(Slot(deployment_id="fraud", worker_id="worker-0", generation=generation, **there))
+    activities: Any = RolloutActivities(fleet, fleet)  # type: ignore[arg-type]
+    request = StartRollouts(targets=(target(ChangeType.SCALE_UP, Action.LOAD),))
+    await ActivityEnvironment().run(activities.start_rollouts, request)
+    assert [one.outdated for one in fleet.targets] == [outdated]
 
 
 class Unloading:

@@ -16,7 +16,7 @@ from longshore.schemas.rollouts import RolloutAnswer, RolloutTarget, SlotResult,
 from longshore.workflows.commands import _settled
 from longshore.workflows.rollouts import _answer, _by_worker
 from longshore.workflows.steering import Barred, Helm, Turns
-from longshore.workflows.targets import Targets
+from longshore.workflows.targets import Targets, withdrawn
 from tests.simulation.clock import Clock
 from tests.simulation.journal import Errand
 from tests.simulation.mutations import Mutations
@@ -70,7 +70,10 @@ class Actor:
             self._work.stop()
 
     def _go_on(self) -> None:
-        if self._work is None and (target := self._targets.next()) is not None:
+        target = self._targets.next() if self._work is None else None
+        if target is not None and target.outdated:
+            self._targets.end(withdrawn(target))
+        elif target is not None:
             commands = ", ".join(f"{command.action} {command.worker_id}" for command in target.plan.commands)
             words = f"carries out generation {target.plan.generation} of {target.sha[:6]}: {commands or 'nothing'}"
             self._around.clock.tell(f"rollout:{self.deployment_id}", words)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from longshore.planning.outdated import outdated
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import DeviceRecord
 from longshore.schemas.fleet import FleetView, PlanAnswer, PlanningInput, PlanOutcome, PlanRequest, SlotSettled, Steered
@@ -161,8 +162,13 @@ class World:
             self._start_rollouts(asker, plan.model_copy(update={"deployments": missing}))
 
     def _set_target(self, target: RolloutTarget) -> None:
-        """Signal with start."""
+        """Signal with start, once the ledger says whether it stands behind it still."""
+        ledger = self.fleet.ledger.state if self.fleet is not None else None
+        if ledger is None or not ledger.rebuilt:
+            self.clock.after(1, self._set_target, target)
+            return
         name = target.plan.deployment_id
+        target = target.model_copy(update={"outdated": outdated(target.plan, ledger.slots)})
         actor = self.actors.get(name)
         if actor is None or actor.ended:
             actor = self.actors[name] = Actor(name, self)
@@ -292,14 +298,8 @@ class World:
     def _always(self) -> None:
         for device in self.devices.values():
             refused, device.refused = device.refused, []
-            if refused and not self.forgiven and not self._is_behind(device) and self._is_meant(refused[0]):
+            if refused and not self.forgiven and not self._is_behind(device):
                 self.clock.broken(f"{device.worker_id} has no room for {refused[0]}")
-
-    def _is_meant(self, errand: Errand) -> bool:
-        """Tell whether the ledger still stands behind a command: one that was overtaken may come all the same."""
-        slots = self.fleet.ledger.state.slots if self.fleet else ()
-        command = (errand.deployment_id, errand.worker_id, errand.generation)
-        return command in {(slot.deployment_id, slot.worker_id, slot.generation) for slot in slots}
 
     def _is_behind(self, device: Device) -> bool:
         """Tell whether the device is still to hear of what the ledger has planned for it, or was faster than that."""

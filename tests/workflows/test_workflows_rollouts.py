@@ -100,6 +100,15 @@ async def test_an_older_target_never_wins(stage: Stage, step: str) -> None:
     assert generations == {2}
 
 
+async def test_a_target_that_comes_too_late_is_answered_and_not_carried_out(stage: Stage) -> None:
+    """The rollout that knew better has ended, and no device has seen anything newer that would refuse it."""
+    await stage.set(target(1).model_copy(update={"outdated": True}))
+    await stage.ended()
+    (answer,) = await stage.received(1)
+    assert (answer.outcome, answer.message) == (RolloutOutcome.SUPERSEDED, "the ledger has other plans by now")
+    assert (stage.commands(), await stage.told_fleet()) == ({"worker-a": 0, "worker-b": 0}, [])
+
+
 async def test_an_unload_wins_over_a_load_that_hangs(stage: Stage) -> None:
     """Superseding waits for nothing: a device that does not even notice the cancellation holds up nobody."""
     never = asyncio.Event()

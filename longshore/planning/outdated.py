@@ -1,0 +1,24 @@
+"""Whether a target that is handed over, perhaps late or again, is still what the ledger wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from longshore.schemas.commands import Action
+from longshore.schemas.plans import DeploymentPlan
+from longshore.schemas.slots import Slot
+
+
+def outdated(plan: DeploymentPlan, slots: Iterable[Slot]) -> bool:
+    """Tell whether the ledger has other plans for a deployment by now, or stands behind something of this one no more.
+
+    Its commands might reach a device that a newer generation never came to: nothing there would refuse them.
+    """
+    mine = {slot.worker_id: slot for slot in slots if slot.deployment_id == plan.deployment_id}
+    if any(slot.generation > plan.generation for slot in mine.values()):
+        return True
+    fills = [command.worker_id for command in plan.commands if command.action is not Action.UNLOAD]
+    return any(
+        worker_id not in mine or mine[worker_id].generation < plan.generation or mine[worker_id].replaced
+        for worker_id in fills
+    )
