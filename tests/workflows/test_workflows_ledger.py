@@ -501,14 +501,14 @@ def test_a_plan_for_another_ledger_is_refused():
 @pytest.mark.parametrize(("kind", "target"), [("pause", "m"), ("cordon", "w"), ("drain", "w")])
 def test_an_order_during_a_plan_has_it_made_anew(kind, target):
     """What the operator was promised holds at once: the plan that did not know of it commands nothing."""
-    book = ledger(slot())
     load = PlannedCommand(action=Action.LOAD, worker_id="x", reason="most free memory")
-    book.ordered(Order(kind="reconcile"), NOW)
-    cause, _ = book.due(seconds(1))
-    for request in (book.reconciliation(cause), commit()):
+    for ask_for in (lambda book: book.reconciliation(book.due(seconds(1))[0]), lambda _: commit()):
+        book = ledger(slot())
+        book.ordered(Order(kind="reconcile"), NOW)
+        request = ask_for(book)
         asked = book.ask(request, seconds(1))
         known = stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
-        book.ordered(Order(kind=kind, target=target, by=request.request_id), seconds(2))
+        book.ordered(Order(kind=kind, target=target), seconds(2))
         with pytest.raises(LongshoreError, match="PLAN_STALE"):
             book.planned(answer(request, deployment(load), stamp=known), seconds(2))
         assert (book.planning, book.state.applied_sha, standing(book, "x")) == (False, SHA, None)
