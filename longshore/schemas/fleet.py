@@ -125,6 +125,7 @@ class Doubt(Message):
     says: str
     """What the report makes of the slot, and of which; another word is another doubt."""
     since: datetime
+    """When its grace begins; later than it was noted where an explanation is most likely on its way."""
 
 
 class PlanningInput(Message):

@@ -184,6 +184,8 @@ def test_a_report_against_the_ledger(row):
     """What counts at once, and what only when nothing has explained it."""
     known, record, at_once, later = ROWS[row]
     book = ledger(known)
+    if known.state is READY and not known.replaced:
+        book.heard(told(READY), NOW)
     book.heard(record, NOW)
     assert (one := standing(book)) is None or one.state is at_once, one
     book.due(NOW + GRACE)
@@ -226,9 +228,27 @@ def test_what_a_device_said_before_its_command_ended_is_a_doubt_at_most():
     book = ledger(slot(LOADING))
     book.heard(told(FAILED, digest="", code="STORAGE_UNAVAILABLE"), NOW)
     book.settled(settled(READY, digest=DIGEST), seconds(1))
-    assert (standing(book).state, book.due(seconds(1))) == (READY, (None, seconds(11)))
-    book.due(seconds(11))
+    assert (standing(book).state, book.due(seconds(1))) == (READY, (None, seconds(61)))
+    book.due(seconds(60))
+    assert standing(book).state is READY
+    book.due(seconds(61))
     assert standing(book).state is FAILED
+
+
+def test_what_a_device_has_never_told_of_is_not_taken_for_gone_so_soon():
+    """Two LOADs of one plan end on it: its report of the first comes after both, that of the second later still."""
+    book = ledger(slot(LOADING), slot(deployment_id="other"), devices={"w": told(seen=5)})
+    book.settled(settled(READY, digest=DIGEST), NOW)
+    other = {"other": str(Told(READY, 5, DIGEST[:8]))}
+    book.heard(told().model_copy(update={"slots": other}), seconds(1))
+    book.due(seconds(30))
+    assert standing(book).state is READY
+    book.heard(told(READY).model_copy(update={"slots": told(READY).slots | other}), seconds(30))
+    assert (book.state.doubts, book.due(seconds(90)), kinds(book)) == ((), (None, None), set())
+    book.heard(told().model_copy(update={"slots": other}), seconds(100))
+    assert book.due(seconds(100)) == (None, seconds(110))
+    book.due(seconds(110))
+    assert standing(book).deployment_id == "other"
 
 
 def test_a_command_that_was_never_begun_has_not_failed():
@@ -243,7 +263,7 @@ def test_a_command_that_was_never_begun_has_not_failed():
 
 def test_a_doubt_that_is_told_again_does_not_begin_anew():
     """A chatty device would never be believed."""
-    book = ledger(slot())
+    book = ledger(slot(), devices={"w": told(READY)})
     for second in range(0, 10, 3):
         book.heard(told(), seconds(second))
     book.due(NOW + GRACE)
@@ -502,22 +522,27 @@ def test_a_plan_for_another_ledger_is_refused():
 def test_an_order_during_a_plan_has_it_made_anew(kind, target):
     """What the operator was promised holds at once: the plan that did not know of it commands nothing."""
     load = PlannedCommand(action=Action.LOAD, worker_id="x", reason="most free memory")
-    for ask_for in (lambda book: book.reconciliation(book.due(seconds(1))[0]), lambda _: commit()):
+    for reconciles in (True, False):
         book = ledger(slot())
         book.ordered(Order(kind="reconcile"), NOW)
-        request = ask_for(book)
-        asked = book.ask(request, seconds(1))
-        known = stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
+        cause, _ = book.due(seconds(1))
+        request = book.reconciliation(cause) if reconciles else commit()
+        book.ask(request, seconds(1))
+        known = stamp_of(book)
         book.ordered(Order(kind=kind, target=target), seconds(2))
         with pytest.raises(LongshoreError, match="PLAN_STALE"):
             book.planned(answer(request, deployment(load), stamp=known), seconds(2))
         assert (book.planning, book.state.applied_sha, standing(book, "x")) == (False, SHA, None)
         assert CauseKind.OPERATOR in kinds(book)
         assert book.due(seconds(3))[0] is not None
-    asked = book.ask(commit(), seconds(4))
-    known = stamp(asked.applied_sha, asked.generation, asked.slots, asked.cordons, asked.holds)
-    book.planned(answer(commit(), stamp=known), seconds(4))
-    assert book.state.applied_sha == commit().sha
+        book.ask(commit(), seconds(4))
+        book.planned(answer(commit(), stamp=stamp_of(book)), seconds(4))
+        assert book.state.applied_sha == commit().sha
+
+
+def stamp_of(book: Ledger) -> str:
+    state = book.state
+    return stamp(state.applied_sha, state.generation, state.slots, state.cordons, state.holds)
 
 
 def test_a_reconciliation_that_cannot_be_planned_is_tried_again_later():
@@ -717,7 +742,7 @@ def test_a_look_at_all_is_news_like_any_other():
 
 def test_the_version_counts_what_a_reader_can_see():
     """A doubt is no news; what it comes to is."""
-    book = ledger(slot())
+    book = ledger(slot(), devices={"w": told(READY)})
     before = book.view().version
     book.heard(told(), NOW)
     heard = book.view().version
