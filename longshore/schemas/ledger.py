@@ -146,8 +146,8 @@ def stamp(
         applied_sha,
         generation,
         sorted((*key_of(slot), slot.generation, str(slot.state), slot.digest) for slot in slots),
-        sorted((cordon.worker_id, cordon.kind) for cordon in cordons.values()),
-        sorted((hold.deployment_id, hold.kind, hold.digest or "") for hold in holds),
+        sorted((one.worker_id, one.kind, one.by, one.reason) for one in cordons.values()),
+        sorted((one.deployment_id, one.kind, one.digest or "", one.by, one.reason) for one in holds),
     ]
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
