@@ -57,7 +57,16 @@ async def test_deploy_update_roll_back_scale_and_disable(three_workers: System) 
     codes = sorted([(await infer(system, worker_id, "ten", {"x": 4})).status_code for worker_id in WORKERS])
     assert codes == [200, 200, 503]
 
-    system.registry.deployment("ten", system.model, "1.0.0", replicas=2, enabled=False)
+    # And back up: the two that serve are left alone, the third is loaded beside them (PRD §11.2).
+    before = {slot.worker_id: slot.generation for slot in (await system.fleet()).slots}
+    system.registry.deployment("ten", system.model, "1.0.0", replicas=3)
+    result = await system.outcome(system.registry.push("Scale to 3"))
+    assert result.outcome is CommitOutcome.APPLIED, result.summary
+    after = {slot.worker_id: slot.generation for slot in (await system.fleet()).slots}
+    assert (len(after), after | before) == (3, after)
+    assert [(await infer(system, worker_id, "ten", {"x": 4})).status_code for worker_id in WORKERS] == [200] * 3
+
+    system.registry.deployment("ten", system.model, "1.0.0", replicas=3, enabled=False)
     result = await system.outcome(system.registry.push("EMERGENCY: disable ten"))
     assert result.outcome is CommitOutcome.APPLIED, result.summary
     problems = [(await infer(system, worker_id, "ten", {"x": 4})) for worker_id in WORKERS]
