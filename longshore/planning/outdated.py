@@ -17,8 +17,11 @@ def outdated(plan: DeploymentPlan, slots: Iterable[Slot]) -> bool:
     mine = {slot.worker_id: slot for slot in slots if slot.deployment_id == plan.deployment_id}
     if any(slot.generation > plan.generation for slot in mine.values()):
         return True
-    fills = [command.worker_id for command in plan.commands if command.action is not Action.UNLOAD]
-    return any(
-        worker_id not in mine or mine[worker_id].generation < plan.generation or mine[worker_id].replaced
-        for worker_id in fills
-    )
+    for command in plan.commands:
+        slot = mine.get(command.worker_id)
+        if slot is None:
+            if command.action is not Action.UNLOAD:
+                return True
+        elif slot.generation < plan.generation or slot.replaced:
+            return True
+    return False

@@ -254,6 +254,8 @@ class FleetView(Message):
     open: dict[str, Open] = {}
     """By deployment id, by the newest plan; what is as wanted is left out."""
     rebuilt: bool = False
+    rebuilding: bool = False
+    """Whether it is new, and no plan has taken in yet what the devices run."""
     version: int = 0
     settings: FleetSettings = FleetSettings()
     """Those that the fleet plans by: whoever plans beside it must use the same."""

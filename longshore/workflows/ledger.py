@@ -298,6 +298,12 @@ class Ledger:
         applied = self._applied_answer()
         return applied.plan if applied else self._state.plan
 
+    @property
+    def rebuilding(self) -> bool:
+        """Whether no plan has taken in yet what was found to run when the ledger began."""
+        pending = (*self._state.causes, *(self._asked.causes if self._asked is not None else ()))
+        return any(cause.kind is CauseKind.REBUILD for cause in pending)
+
     def view(self) -> FleetView:
         state, plan = self._state, self.plan
         # A device that left git is not of the fleet.
@@ -315,6 +321,7 @@ class Ledger:
             failures=state.failures,
             open=state.open,
             rebuilt=state.rebuilt,
+            rebuilding=self.rebuilding,
             version=state.version,
             settings=state.settings,
         )

@@ -135,7 +135,7 @@ async def test_a_broker_that_takes_over_says_the_last_word_again() -> None:
 
 
 class Settled(Taken):
-    """A ledger that is made anew at the second look, and the targets that are handed over."""
+    """A ledger that knows at the third look what runs, and the targets that are handed over."""
 
     def __init__(self, *slots: Slot) -> None:
         super().__init__()
@@ -148,7 +148,8 @@ class Settled(Taken):
 
     async def fleet(self) -> FleetView:
         self.looks += 1
-        rebuilt = {"rebuilt": self.looks > 1, "slots": self._slots if self.looks > 1 else (), "applied_sha": None}
+        known = {"slots": self._slots} if self.looks > 2 else {"slots": (), "rebuilding": self.looks == 2}
+        rebuilt = {"applied_sha": None, "rebuilt": self.looks > 1, **known}
         return (await super().fleet()).model_copy(update=rebuilt)
 
 

@@ -41,3 +41,4 @@ def test_an_unload_that_has_left_nothing_is_not_outdated():
     plan, deployment = planned(slots, Wanted("m", enabled=False))
     assert not outdated(deployment, reserve(slots, plan))
     assert not outdated(deployment, ())
+    assert outdated(deployment, slots)  # as a ledger that was lost finds it: nobody has ordered it away

@@ -149,9 +149,9 @@ class World:
                 cause=cause.words if cause else "",
                 reply_also=also,
             )
-            self.clock.soon(self._set_target, target)
+            self.clock.soon(self._set_target, asker, target)
             if self.clock.chance.random() < 0.05:  # a new run does it all once more, and the first answer counts
-                self.clock.soon(self._set_target, target)
+                self.clock.soon(self._set_target, asker, target)
                 self.told_twice.add((asker.workflow_id, deployment.deployment_id))
 
     def _remind(self, asker: Asker, plan: Plan) -> None:
@@ -161,14 +161,16 @@ class World:
             self.told_twice |= {(asker.workflow_id, d.deployment_id) for d in missing}
             self._start_rollouts(asker, plan.model_copy(update={"deployments": missing}))
 
-    def _set_target(self, target: RolloutTarget) -> None:
+    def _set_target(self, asker: Asker, target: RolloutTarget) -> None:
         """Signal with start, once the ledger says whether it stands behind it still."""
-        ledger = self.fleet.ledger.state if self.fleet is not None else None
-        if ledger is None or not ledger.rebuilt:
-            self.clock.after(1, self._set_target, target)
+        if self.askers.get(asker.workflow_id) is not asker:  # gone with the database
+            return
+        ledger = self.fleet.ledger if self.fleet is not None else None
+        if ledger is None or not ledger.state.rebuilt or ledger.rebuilding:
+            self.clock.after(1, self._set_target, asker, target)
             return
         name = target.plan.deployment_id
-        target = target.model_copy(update={"outdated": outdated(target.plan, ledger.slots)})
+        target = target.model_copy(update={"outdated": outdated(target.plan, ledger.state.slots)})
         actor = self.actors.get(name)
         if actor is None or actor.ended:
             actor = self.actors[name] = Actor(name, self)

@@ -720,6 +720,20 @@ def test_a_lost_ledger_counts_on_from_what_was_seen():
     assert book.state.failures == {}  # when x had failed is not known
 
 
+def test_a_lost_ledger_says_when_it_has_taken_in_what_runs():
+    """Until a plan has, nobody is to conclude from its slots what is there: neither before, nor while it is made."""
+    book = Ledger(FleetInput(registry="r"))
+    book.rebuilt([told(READY, 40, seen=41)], LastApplied(sha=SHA, generation=39), NOW)
+    assert book.view().rebuilding
+    cause, _ = book.due(NOW + PAUSE)
+    request = book.reconciliation(cause)
+    for given_up in (True, False):
+        book.ask(request, NOW + PAUSE)
+        assert book.view().rebuilding
+        book.given_up() if given_up else book.planned(answer(request), NOW + PAUSE)
+    assert not book.view().rebuilding
+
+
 def test_a_new_fleet_is_no_lost_one():
     """Nothing has ever run, so git's newest valid commit is not applied by itself."""
     book = Ledger(FleetInput(registry="r"))
