@@ -130,7 +130,7 @@ def test_what_was_given_up_takes_no_room():
 def test_room_of_what_is_given_up_goes_to_another_in_the_same_plan():
     """It asks for its room anew when it is commanded again; until then only its traces are unloaded, and need none."""
     small = [worker("worker-a", memory="4Gi", models=1)]
-    broken_one, other = Wanted("m", memory="3Gi", priority=50), Wanted("other", memory="3Gi", priority=10)
+    broken_one, other = Wanted("m", memory="3Gi", priority=50), Wanted("other", memory="3Gi", priority=50)
     slots = broken(broken_one, "RUNNER_OOM", workers=small)
     plan, plans = replanned(reconciling(slots), broken_one, other, workers=small)
     assert (plans["m"].lost, plans["m"].unplaced) == (("worker-a",), 1)

@@ -52,8 +52,15 @@ class Actor:
         self._helm = Helm()
         self._work: Carrying | None = None
 
+    @property
+    def generation(self) -> int | None:
+        newest = self._targets.newest
+        return newest.plan.generation if newest is not None else None
+
     def set_target(self, target: RolloutTarget) -> None:
         self._targets.offer(target)
+        if target.steering is not None and target is self._targets.newest:
+            self._helm.say(target.steering, target)
         if self._work is not None and self._targets.waiting:
             self._work.stop()
             self._targets.end(self._targets.overtaken())

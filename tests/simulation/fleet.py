@@ -11,6 +11,7 @@ from unittest.mock import patch
 from longshore.activities import planner
 from longshore.activities.fleet import FleetActivities
 from longshore.activities.planner import Planner
+from longshore.activities.reconciliations import _is_idle
 from longshore.schemas.devices import DeviceFacts, DeviceRecord, DeviceReport, Health
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.fleet import (
@@ -286,7 +287,7 @@ class FleetRun:
             if slot.state in IN_FLIGHT and not slot.replaced and not self._has_failed(slot.worker_id)
         }
         running = self._world.running()
-        idle = {name: generation for name, generation in under_way.items() if name not in running}
+        idle = {name: generation for name, generation in under_way.items() if _is_idle(name, generation, running)}
         orphaned = tuple(name for name, generation in idle.items() if self._idle.get(name) == generation)
         changed, self._idle, self._seen = idle != self._idle or view.version != self._seen, idle, view.version
         if orphaned:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from longshore.planning.circumstances import word_to
 from longshore.planning.outdated import outdated
 from longshore.schemas.deployments import DeploymentSpec
 from longshore.schemas.devices import DeviceRecord
@@ -170,7 +171,9 @@ class World:
             self.clock.after(1, self._set_target, asker, target)
             return
         name = target.plan.deployment_id
-        target = target.model_copy(update={"outdated": outdated(target.plan, ledger.state.slots)})
+        word = word_to(target.plan, ledger.state.holds)
+        said = {"steering": word} if word.kind != "resume" else {}
+        target = target.model_copy(update=said | {"outdated": outdated(target.plan, ledger.state.slots)})
         actor = self.actors.get(name)
         if actor is None or actor.ended:
             actor = self.actors[name] = Actor(name, self)
@@ -216,8 +219,8 @@ class World:
     def view(self) -> FleetView | None:
         return self.fleet.ledger.view() if self.fleet else None
 
-    def running(self) -> frozenset[str]:
-        return frozenset(name for name, actor in self.actors.items() if not actor.ended)
+    def running(self) -> dict[str, int | None]:
+        return {name: actor.generation for name, actor in self.actors.items() if not actor.ended}
 
     # Devices
 
