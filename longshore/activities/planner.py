@@ -18,8 +18,6 @@ from longshore.schemas.plans import CauseKind, Plan
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
 
-_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT, CauseKind.OPERATOR})
-
 
 class Desired(Protocol):
     """What git says should run, and in which order it came to say so."""

@@ -14,10 +14,14 @@ from longshore.planning.freeing import freed
 from longshore.planning.outdated import outdated
 from longshore.schemas.commands import Action, correlation_id
 from longshore.schemas.deployments import DeploymentSpec
+from longshore.schemas.fleet import FleetView
 from longshore.schemas.plans import ChangeType, DeploymentPlan
 from longshore.schemas.rollouts import Freed, FreedRequest, RolloutTarget, SpecRequest, StartRollouts, Steering
 
 log = structlog.get_logger()
+
+# An UNLOAD drains for seconds, up to a minute: looks at the ledger in between, each a query of some milliseconds.
+LOOK_SECONDS = 1.0
 
 _REDEPLOYS = frozenset({ChangeType.UNRESPONSIVE_WORKER, ChangeType.FAILED_MODEL})
 

@@ -28,8 +28,10 @@ def render(
     """
     head = f"plan of {plan.sha[:_SHORT_SHA] or 'the files as they lie there'}, generation {plan.generation}"
     lines = list(_fleet(plan))
-    if not plan.deployments:
-        return "\n".join([head, *lines, "nothing to do", ""]) if lines else f"{head}: nothing to do\n"
+    if not plan.deployments and not lines:
+        return f"{head}: nothing to do\n"
+    if not plan.deployments and not plan.put_off:
+        lines.append("nothing to do")
     for deployment in plan.deployments:
         lines += _deployment(deployment, costs or {}, (not_chosen or {}).get(deployment.deployment_id, ()))
     return "\n".join([head, *lines, ""])
@@ -94,8 +96,6 @@ def _fleet(plan: Plan) -> Iterator[str]:
         yield f"found {slot.deployment_id} {slot.version} on {slot.worker_id}, {slot.state}"
     for name in plan.put_off:
         yield f"{name} is left alone until what is under way has ended: there is more to do then"
-    if not plan.deployments and not plan.put_off:
-        yield "nothing to do"
 
 
 def _deployment(
@@ -108,9 +108,11 @@ def _deployment(
     names = [*(c.worker_id for c in deployment.commands), *(d.worker_id for d in deployment.deferred)]
     width = max(map(len, names), default=0)
     for command in deployment.commands:
-        yield from _command(command, width)
+        yield from _command(command, width, costs.get((deployment.deployment_id, command.worker_id)))
     if sum(command.recreate for command in deployment.commands) > 1:
         yield f"  at most {deployment.max_unavailable} of them at once"
+    told = {rejection.worker_id for rejection in deployment.rejections}
+    yield from _others([one for one in not_chosen if one.worker_id not in told], width)
     for later in deployment.deferred:
         yield _later(later, width)
     if deployment.held:

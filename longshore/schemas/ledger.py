@@ -194,6 +194,9 @@ def _settled(slot: Slot, event: SlotSettled, now: datetime | None) -> Slot:
     }
     if not event.begun and slot.state is ModelState.UNLOADING:
         return slot.model_copy(update=ended | {"state": slot.before or event.state, "code": slot.code})
+    if now is not None and event.begun and (event.state is ModelState.FAILED or event.code is not None):
+        recent = slot.failed_at is not None and now - slot.failed_at < FAILURES_KEPT
+        ended |= {"failures": slot.failures + 1 if recent else 1, "failed_at": now}
     says_old = event.digest == slot.previous_digest or (event.digest is None and event.code is not None)
     if event.state is ModelState.READY and slot.previous_digest is not None and says_old:
         # Of a RELOAD that was found under way, nobody knows what the old version takes.

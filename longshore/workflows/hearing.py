@@ -70,7 +70,7 @@ def settled(state: FleetInput, event: SlotSettled, now: datetime) -> FleetInput:
     record = state.devices.get(event.worker_id)
     if record is None:
         return state
-    if _slot(state, key_of(before)) is None:
+    if event.begun and _slot(state, key_of(before)) is None:
         gone = {**state.gone.get(event.worker_id, {}), event.deployment_id: event.generation}
         state, record = _without_gone(state.model_copy(update={"gone": {**state.gone, event.worker_id: gone}}), record)
         state = state.model_copy(update={"devices": {**state.devices, event.worker_id: record}})

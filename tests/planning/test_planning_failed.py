@@ -17,7 +17,7 @@ from longshore.schemas.fleet import PlanLimits, UpdateGap
 from longshore.schemas.ledger import reserve
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Hold
-from longshore.schemas.plans import ChangeType
+from longshore.schemas.plans import ChangeType, DeploymentPlan
 from longshore.schemas.slots import Demand
 from longshore.schemas.workers import EvictionPolicy
 

@@ -16,7 +16,7 @@ from workflow_world import REGISTRY, World, eventually, real_server, world
 
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.devices import Health
-from longshore.schemas.fleet import PlanningInput
+from longshore.schemas.fleet import FleetView, PlanningInput
 from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import CauseKind, Plan
@@ -265,6 +265,35 @@ class TestOrders:
         assert result.outcome is CommitOutcome.PARTLY_APPLIED
         assert result.answers[0].message == "1 of 1 replicas are held back: paused by olga"
         assert commands(fleet_world) == before
+
+    async def test_a_deployment_that_is_paused_once_it_is_planned_is_given_nothing(self, fleet_world: World) -> None:
+        """The order meets no rollout, and the plan did not know of it: the target begins paused all the same."""
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        look = fleet_world.entities.fleet
+
+        async def later() -> FleetView:
+            if (await look()).generation > 1:  # planned, and on its way to the rollout
+                asked.set()
+                await go_on.wait()
+            return await look()
+
+        await fleet_world.result(fleet_world.registry.push(registry(WORKERS, Wanted("ten"))))
+        await fleet_world.settled()
+        fleet_world.entities.fleet = later  # type: ignore[method-assign]
+        commit = await fleet_world.commit(fleet_world.registry.push(registry(WORKERS, Wanted("ten", version="1.1.0"))))
+        await asked.wait()
+        await fleet(fleet_world).signal("give_order", Order(kind="pause", target="ten", by="olga"))
+        go_on.set()
+        rollout = fleet_world.client.get_workflow_handle(conventions.rollout_workflow_id("ten"))
+
+        async def paused() -> bool:
+            return "**Paused by olga**" in str(await rollout.query("__temporal_workflow_metadata"))
+
+        await eventually(paused, "the rollout is paused")
+        assert [kind for _, _, kind in commands(fleet_world)] == ["Load"]
+        await fleet(fleet_world).signal("give_order", Order(kind="resume", target="ten"))
+        assert (await asyncio.wait_for(commit.result(), 30)).outcome is CommitOutcome.APPLIED
+        assert [kind for _, _, kind in commands(fleet_world)].count("Reload") == 1
 
     async def test_an_order_that_means_nothing_is_refused(self, fleet_world: World) -> None:
         """An unknown device by its code, an unknown kind as such; as a signal it is only told in the log."""
