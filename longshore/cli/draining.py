@@ -12,7 +12,7 @@ from temporalio.client import Client
 
 from longshore.cli.durations import format_duration
 from longshore.cli.status.gathering import fleet_view
-from longshore.schemas.fleet import FleetView
+from longshore.schemas.fleet import FleetView, Open
 from longshore.schemas.lifecycle import ModelState
 
 # A query that a broker answers from memory; what a device does takes longer.
@@ -50,9 +50,8 @@ def still_there(view: FleetView, worker_id: str) -> Iterator[Left]:
     """Yield what is left on a device; what others have taken over from a device that has failed counts no longer."""
     for slot in view.slots:
         if slot.worker_id == worker_id and not slot.replaced:
-            unplaced = view.open.get(slot.deployment_id)
-            reasons = [f"{one.worker_id}: {'; '.join(one.reasons)}" for one in unplaced.rejections] if unplaced else []
-            yield Left(slot.deployment_id, f"finds no other place: {', '.join(reasons)}" if reasons else "")
+            undone = view.open.get(slot.deployment_id)
+            yield Left(slot.deployment_id, _no_place(undone) if undone is not None and undone.unplaced else "")
 
 
 def news(before: tuple[Left, ...], after: tuple[Left, ...], view: FleetView) -> Iterator[Left]:
@@ -64,6 +63,11 @@ def news(before: tuple[Left, ...], after: tuple[Left, ...], view: FleetView) -> 
             yield Left(one.deployment_id, _elsewhere(view, one.deployment_id))
         elif now.waits_for != one.waits_for:
             yield Left(one.deployment_id, now.waits_for or "is being moved")
+
+
+def _no_place(undone: Open) -> str:
+    reasons = [f"{one.worker_id}: {'; '.join(one.reasons)}" for one in undone.rejections]
+    return f"finds no other place: {', '.join(reasons) or 'each device that matches has a replica'}"
 
 
 def _elsewhere(view: FleetView, deployment_id: str) -> str:

@@ -220,6 +220,10 @@ def test_what_a_drain_waits_for_is_told():
         Left("churn", "finds no other place: worker-e: memory: 4Gi wanted"),
         Left("fraud", "unloaded here; READY on worker-e"),
     ]
+    everywhere = view(slot("churn", "worker-d"), open={"churn": Open(unplaced=1)})
+    assert list(still_there(everywhere, "worker-d")) == [
+        Left("churn", "finds no other place: each device that matches has a replica")
+    ]
 
 
 def test_what_others_have_taken_over_is_not_waited_for():
