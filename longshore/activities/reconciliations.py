@@ -132,7 +132,9 @@ class ReconciliationActivities:
         plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha))
         if not plan.moves:
             return None
-        deployments = tuple(d.deployment_id for d in plan.deployments) or tuple(s.deployment_id for s in plan.adopted)
+        # What cannot be done, as before, is no drift.
+        moved = tuple(d.deployment_id for d in plan.deployments if d.moves)
+        deployments = moved or tuple(s.deployment_id for s in plan.adopted)
         return DriftFound(
             cause=_cause(f"not as {short(view.applied_sha)} wants it: {listed(deployments, _NAMED)}", deployments)
         )

@@ -14,7 +14,7 @@ from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import ControlSettings
 from longshore.registry.records.errors import error_files, rollout_errors
 from longshore.registry.records.pins import pins_of
-from longshore.registry.records.remediation import Remediation, Surroundings, remediation_errors
+from longshore.registry.records.remediation import Remediation, Surroundings, failed_models, remediation_errors
 from longshore.registry.records.state import FleetState
 from longshore.registry.records.writer import RegistryWriter
 from longshore.registry.repositories.git import Git
@@ -158,7 +158,7 @@ class RegistryRecorder:
         errors = remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
         by = f"Commanded unasked, by {done.workflow_id}"
         errors += tuple(rollout_errors(result.answers, commit, snapshot, devices, (by, *next_steps), now))
-        for deployment in (one for one in request.plan.deployments if one.gives_up):
+        for deployment in (one for one in failed_models(done, devices) if one.gives_up):
             log.critical("model_given_up", deployment_id=deployment.deployment_id, workflow_id=done.workflow_id)
         subject = f"Longshore: {result.cause.kind} {result.outcome}, generation {result.generation}"
         await self._writer.record(subject, self._state, errors, now=now)

@@ -156,6 +156,11 @@ class DeploymentPlan(Message):
     """What keeps the desired version from being brought anywhere: paused, aborted or quarantined, by whom and why."""
 
     @property
+    def moves(self) -> bool:
+        """Tell whether the ledger is another one after this plan; else it only says what cannot be done now."""
+        return bool(self.commands or self.lost)
+
+    @property
     def gives_up(self) -> bool:
         """Tell whether a model has failed for which nothing is tried any more (PRD §5.2, FAILED_MODEL)."""
         tried = [*(command.action for command in self.commands), *(later.action for later in self.deferred)]
@@ -195,5 +200,5 @@ class Plan(Message):
 
     @property
     def moves(self) -> bool:
-        """Tell whether the ledger is another one after this plan; else it only says what cannot be done now."""
-        return bool(self.adopted) or any(deployment.commands or deployment.lost for deployment in self.deployments)
+        """Tell whether the ledger is another one after this plan."""
+        return bool(self.adopted) or any(deployment.moves for deployment in self.deployments)

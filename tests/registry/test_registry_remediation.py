@@ -186,6 +186,19 @@ def test_a_model_that_is_given_up_is_critical_and_its_device_has_not_failed():
     assert not failed.model_copy(update={"deferred": (put_off,)}).gives_up
 
 
+def test_what_was_given_up_long_ago_is_told_once():
+    """Each later plan says it again, whatever it is made for: a device that is back, or one more that has failed."""
+    failed = deployment("fraud", change=changed(ChangeType.FAILED_MODEL), unplaced=1)
+    (file,) = written(failed, cause=MODEL_FAILED)
+    assert file.kind == "model-failed"
+    returned = Cause(kind=CauseKind.WORKER_RETURNED, words="worker-b is heard again", workers=("worker-b",))
+    assert written(failed, cause=returned) == ()
+    with_its_device = failed.model_copy(update={"lost": ("worker-a",)})
+    assert [file.kind for file in written(with_its_device, cause=WORKER_FAILED)] == ["worker-failure"]
+    newly = failed.model_copy(update={"lost": ("worker-b",)})
+    assert [file.kind for file in written(newly, cause=returned)] == ["model-failed"]
+
+
 def test_a_failed_device_that_leaves_nothing_to_be_replaced_has_its_file():
     """PRD §5.5 step 5: it held nothing, or a commit's plan was quicker; a device that is back has none."""
     (file,) = written(cause=WORKER_FAILED)

@@ -191,12 +191,24 @@ def _suspect_pools(done: Remediation, around: Surroundings) -> Iterator[_Content
         yield "fleet-suspect", cause_of("fleet-suspect", suspect.pool, *who, str(done.plan.generation)), content
 
 
+def failed_models(done: Remediation, devices: Mapping[str, DeviceView]) -> Iterator[DeploymentPlan]:
+    """Yield the deployments with a model that has failed, where that is news: the cause names it, or it is lost now.
+
+    Every later plan says again what was given up. A commit is a retry: what had failed before it was told then, and
+    fails again under its own name.
+    """
+    if done.cause is None:
+        return
+    for deployment in done.plan.deployments:
+        news = deployment.deployment_id in done.cause.deployments or any(
+            not _has_failed(worker_id, done.cause, devices) for worker_id in deployment.lost
+        )
+        if news and _reason(deployment, ChangeType.FAILED_MODEL):
+            yield deployment
+
+
 def _failed_models(done: Remediation, around: Surroundings) -> Iterator[_Content]:
-    """A commit is a retry: what had failed before it was told then, and fails again under its own name."""
-    for deployment in done.plan.deployments if done.cause else ():
-        reason = _reason(deployment, ChangeType.FAILED_MODEL)
-        if not reason:
-            continue
+    for deployment in failed_models(done, around.devices):
         failures = _reported(deployment.deployment_id, around.devices)
         first = next(iter(failures.values()), None)
         codes = dict.fromkeys(failure.code for failure in failures.values())
@@ -211,7 +223,10 @@ def _failed_models(done: Remediation, around: Surroundings) -> Iterator[_Content
                 }
                 for worker_id, failure in list(failures.items())[:_MOST_ENTRIES]
             ],
-            "error": {**(error_fields(first) if first else {}), "message": reason},
+            "error": {
+                **(error_fields(first) if first else {}),
+                "message": _reason(deployment, ChangeType.FAILED_MODEL),
+            },
             "actions_taken": [
                 *_actions(done, deployment),
                 *([f"Held back: {deployment.held}"] if deployment.held else []),
