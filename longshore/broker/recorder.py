@@ -18,11 +18,13 @@ from longshore.registry.records.remediation import Remediation, Surroundings, fa
 from longshore.registry.records.state import FleetState
 from longshore.registry.records.writer import RegistryWriter
 from longshore.registry.repositories.git import Git
+from longshore.registry.repositories.repository import CommitInfo
 from longshore.schemas.commands import Action
 from longshore.schemas.commits import CommitOutcome, RecordRequest
 from longshore.schemas.devices import DeviceRecord, DeviceView
 from longshore.schemas.failures import FAILURES, LongshoreError
 from longshore.schemas.fleet import FleetView
+from longshore.schemas.ledger import key_of
 from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.plans import Plan
 from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, RecordWatch
@@ -124,14 +126,8 @@ class RegistryRecorder:
         next_steps = tuple(intentions(result, self._telling))
         errors = error_files(result, commit, snapshot, devices, now, next_steps=next_steps)
         if not untouched:
-            done = Remediation(
-                plan=await self._plan_of(result.sha),
-                cause=None,
-                answers=result.answers,
-                commit=commit,
-                workflow_id=conventions.commit_workflow_id(request.registry, result.sha),
-                rollout_id=conventions.rollout_workflow_id,
-            )
+            fleet = await self._entities.fleet()
+            done = _of_commit(_plan_of(result.sha, fleet), result.answers, commit, request.registry)
             errors += remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
         subject = f"Longshore: {result.outcome} {short(result.sha)}"
         tags = pins_of(snapshot) if snapshot is not None else {}
@@ -145,6 +141,7 @@ class RegistryRecorder:
         devices = await self._devices_after(result.answers)
         snapshot = await self._registry.snapshot(result.sha)
         now = self._now()
+        fleet = await self._entities.fleet()
         done = Remediation(
             plan=request.plan,
             cause=result.cause,
@@ -153,6 +150,7 @@ class RegistryRecorder:
             workflow_id=request.workflow_id
             or conventions.reconciliation_workflow_id(request.registry, result.generation),
             rollout_id=conventions.rollout_workflow_id,
+            applied=_of_commit(_still_counted_out(result.sha, fleet), (), commit, request.registry),
         )
         next_steps = tuple(intentions_unasked(request, self._telling))
         errors = remediation_errors(done, Surroundings(snapshot, devices, next_steps, now))
@@ -162,11 +160,6 @@ class RegistryRecorder:
             log.critical("model_given_up", deployment_id=deployment.deployment_id, workflow_id=done.workflow_id)
         subject = f"Longshore: {result.cause.kind} {result.outcome}, generation {result.generation}"
         await self._writer.record(subject, self._state, errors, now=now)
-
-    async def _plan_of(self, sha: str) -> Plan:
-        """Return the plan of a commit as the ledger has it; an empty one where another commit is applied by now."""
-        plan = (await self._entities.fleet()).plan
-        return plan if plan is not None and plan.sha == sha and plan.cause is None else Plan(sha=sha, generation=0)
 
     async def _devices_after(self, answers: Answers) -> dict[str, DeviceView]:
         """Return what the devices report once they have told of these answers' commands, or after a while."""
@@ -197,6 +190,34 @@ class RegistryRecorder:
             never_asked = DeviceView(worker_id=record.worker_id, health=record.health, last_evidence=None, report=None)
             known = self._known.get(record.worker_id, never_asked)
             return known.model_copy(update={"health": record.health})
+
+
+def _plan_of(sha: str, fleet: FleetView) -> Plan:
+    """Return the plan of a commit as the ledger has it; an empty one where another commit is applied by now."""
+    plan = fleet.plan
+    return plan if plan is not None and plan.sha == sha and plan.cause is None else Plan(sha=sha, generation=0)
+
+
+def _still_counted_out(sha: str, fleet: FleetView) -> Plan:
+    """Return the plan of a commit with those losses only that have not been back since."""
+    away = {key_of(slot) for slot in fleet.slots if slot.replaced}
+    plan = _plan_of(sha, fleet)
+    deployments = tuple(
+        one.model_copy(update={"lost": tuple(w for w in one.lost if (one.deployment_id, w) in away)})
+        for one in plan.deployments
+    )
+    return plan.model_copy(update={"deployments": deployments})
+
+
+def _of_commit(plan: Plan, answers: Answers, commit: CommitInfo, registry: str) -> Remediation:
+    return Remediation(
+        plan=plan,
+        cause=None,
+        answers=answers,
+        commit=commit,
+        workflow_id=conventions.commit_workflow_id(registry, plan.sha),
+        rollout_id=conventions.rollout_workflow_id,
+    )
 
 
 def has_been_reported(answers: Answers, devices: Mapping[str, DeviceView]) -> bool:

@@ -16,9 +16,13 @@ from longshore.broker.registry_service import RegistryService
 from longshore.broker.settings import BrokerSettings
 from longshore.registry.records.state import last_applied
 from longshore.registry.repositories.git import Git
+from longshore.schemas.commits import CommitOutcome, CommitResult, RecordRequest
 from longshore.schemas.devices import DeviceRecord, DeviceView, Health
 from longshore.schemas.fleet import FleetView
-from longshore.schemas.reconciliations import LastApplied, RecordWatch
+from longshore.schemas.lifecycle import ModelState
+from longshore.schemas.plans import Cause, CauseKind, DeploymentPlan, Plan
+from longshore.schemas.reconciliations import LastApplied, ReconciliationRecord, ReconciliationResult, RecordWatch
+from longshore.schemas.slots import Demand, Slot
 
 STATE = "transactions/actual-state.yaml"
 
@@ -30,6 +34,8 @@ class Fleet:
         self.health = {"worker-a": Health.HEALTHY, "worker-b": Health.HEALTHY}
         self.changes = 7
         self.applied: str | None = None
+        self.plan: Plan | None = None
+        self.slots: tuple[Slot, ...] = ()
         self.silent: set[str] = set()
         """Whose workflow does not answer; `fleet` is the ledger's."""
 
@@ -45,7 +51,12 @@ class Fleet:
         self._answer("fleet")
         records = {name: DeviceRecord(worker_id=name, health=health) for name, health in self.health.items()}
         return FleetView(
-            registry="ops", applied_sha=self.applied, generation=self.changes, devices=records, slots=(), plan=None
+            registry="ops",
+            applied_sha=self.applied,
+            generation=self.changes,
+            devices=records,
+            slots=self.slots,
+            plan=self.plan,
         )
 
     async def device(self, worker_id: str) -> DeviceView:
@@ -86,6 +97,19 @@ class Setting:
         """Keep the state through `steps`, one after each look, and one look more."""
         self.steps = list(steps)
         return await self.recorder.keep(RecordWatch(registry="ops", seen_version=seen))
+
+    async def alarm(self, generation: int) -> None:
+        """Record that worker-a has failed, and that there is nothing to do."""
+        cause = Cause(kind=CauseKind.WORKER_FAILED, words="worker-a has failed", workers=("worker-a",))
+        result = ReconciliationResult(
+            sha=self.sha, outcome=CommitOutcome.APPLIED, summary="applied", cause=cause, generation=generation
+        )
+        plan = Plan(sha=self.sha, generation=generation, cause=cause)
+        await self.recorder.record_reconciliation(ReconciliationRecord(registry="ops", plan=plan, result=result))
+
+    def errors(self) -> list[str]:
+        names = git(self.registry.bare, "ls-tree", "--name-only", "main", "errors/").split()
+        return [name for name in names if name.endswith("-worker-failure.yaml")]
 
     def commits(self) -> int:
         return int(git(self.registry.bare, "rev-list", "--count", f"{self.sha}..main"))
@@ -162,3 +186,38 @@ async def test_a_device_whose_workflow_does_not_answer_stays_in_the_state(settin
     await setting.keep(lambda: (setting.fleet.silent.add("worker-b"), setting.fleet.turn("worker-b", Health.HEALTHY)))
     assert setting.commits() == 1
     assert "worker-b" in setting.state()
+
+
+async def test_a_device_that_fails_before_a_push_has_one_error_file(setting: Setting) -> None:
+    """The push counts it out, the alarm follows; when it fails again later, that is another one."""
+    lost = DeploymentPlan(
+        deployment_id="m",
+        generation=7,
+        version="1.0.0",
+        digest="d",
+        replicas=1,
+        changes=(),
+        commands=(),
+        lost=("worker-a",),
+    )
+    slot = Slot(
+        deployment_id="m",
+        worker_id="worker-a",
+        generation=6,
+        version="1.0.0",
+        digest="d",
+        priority=1,
+        demand=Demand(),
+        state=ModelState.READY,
+        replaced=True,
+    )
+    setting.fleet.plan = Plan(sha=setting.sha, generation=7, deployments=(lost,))
+    setting.fleet.slots = (slot,)
+    setting.fleet.turn("worker-a", Health.FAILED)
+    pushed = CommitResult(sha=setting.sha, outcome=CommitOutcome.APPLIED, summary="applied")
+    await setting.recorder.record(RecordRequest(registry="ops", result=pushed))
+    await setting.alarm(8)
+    assert len(setting.errors()) == 1
+    setting.fleet.slots = ()  # it was back, and holds nothing of it any more
+    await setting.alarm(9)
+    assert len(setting.errors()) == 2

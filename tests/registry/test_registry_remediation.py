@@ -83,23 +83,33 @@ def answer(name: str, *results: SlotResult, outcome: RolloutOutcome = RolloutOut
     )
 
 
-def written(
+def remediation(
     *deployments: DeploymentPlan,
     cause: Cause | None = None,
     answers: tuple[RolloutAnswer, ...] = (),
-    devices: Mapping[str, DeviceView] = DEVICES,
-    now: datetime = NOW,
     suspects: tuple[PoolSuspicion, ...] = (),
-) -> tuple[ErrorFile, ...]:
-    done = Remediation(
+    workflow_id: str = "reconcile:ops:42",
+    applied: Remediation | None = None,
+) -> Remediation:
+    return Remediation(
         plan=Plan(sha=COMMIT.sha, generation=42, deployments=deployments, cause=cause, suspects=suspects),
         cause=cause,
         answers=answers,
         commit=COMMIT,
-        workflow_id="reconcile:ops:42",
+        workflow_id=workflow_id,
         rollout_id=lambda name: f"rollout:{name}",
+        applied=applied,
     )
-    return remediation_errors(done, Surroundings(None, devices, ("Notifying the ops team",), now))
+
+
+def written(
+    *deployments: DeploymentPlan,
+    devices: Mapping[str, DeviceView] = DEVICES,
+    now: datetime = NOW,
+    **done: Any,
+) -> tuple[ErrorFile, ...]:
+    around = Surroundings(None, devices, ("Notifying the ops team",), now)
+    return remediation_errors(remediation(*deployments, **done), around)
 
 
 def content(file: ErrorFile) -> dict[str, Any]:
@@ -200,12 +210,26 @@ def test_what_was_given_up_long_ago_is_told_once():
 
 
 def test_a_failed_device_that_leaves_nothing_to_be_replaced_has_its_file():
-    """PRD §5.5 step 5: it held nothing, or a commit's plan was quicker; a device that is back has none."""
+    """PRD §5.5 step 5: it held nothing; a device that is back has none."""
     (file,) = written(cause=WORKER_FAILED)
     told = content(file)
     assert (file.kind, told["worker"]["id"], told["affected_models"]) == ("worker-failure", "worker-a", [])
     assert told["actions_taken"][0] == "Replaced nothing of what it held: nothing is missing (reconcile:ops:42)"
     assert written(cause=WORKER_FAILED, devices={"worker-a": device("worker-a")}) == ()
+
+
+def test_a_device_that_a_commit_counted_out_has_one_file():
+    """The commit's own and that of the alarm which follows are the same one, whoever writes first: with its models."""
+    (by_commit,) = written(LOST)
+    commit = remediation(LOST, workflow_id="commit:ops:c")
+    (alarm,) = written(cause=WORKER_FAILED, workflow_id="alarm:ops:1", applied=commit)
+    assert alarm.is_among([by_commit.path])
+    told = content(alarm)
+    assert (told["workflow"], told["affected_models"][0]["deployment_id"]) == ("alarm:ops:1", "fraud")
+    assert told["actions_taken"][:2] == [
+        "Counted out what worker-a holds: nothing is commanded to it (commit:ops:c)",
+        "LOAD fraud 1.0.0 on worker-b: under way (rollout:fraud)",
+    ]
 
 
 def test_a_push_is_a_retry_and_tells_no_old_failure_again():

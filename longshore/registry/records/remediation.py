@@ -45,6 +45,8 @@ class Remediation:
     workflow_id: str
     rollout_id: Callable[[str], str]
     """By deployment id, the workflow that carries its commands out."""
+    applied: Remediation | None = None
+    """Of a reconciliation: the applied commit's, whose plan may have counted out a device that its cause names."""
 
     def answer(self, deployment_id: str) -> RolloutAnswer | None:
         return next((answer for answer in self.answers if answer.deployment_id == deployment_id), None)
@@ -105,28 +107,39 @@ def _failed_workers(done: Remediation, around: Surroundings) -> Iterator[_Conten
             if _has_failed(worker_id, done.cause, around.devices):
                 affected.setdefault(worker_id, []).append(deployment)
     for worker_id, deployments in sorted(affected.items()):
-        commands = [action for deployment in deployments for action in _actions(done, deployment)]
-        content = {
-            "severity": "high",
-            **_silence(worker_id, around.devices),
-            "affected_models": [_affected(deployment) for deployment in deployments[:_MOST_ENTRIES]],
-            "actions_taken": [
-                f"Counted out what {worker_id} holds: nothing is commanded to it ({done.workflow_id})",
-                *commands,
-            ],
-            "recommended_actions": [FAILURES["DEVICE_UNREACHABLE"].remedy, *_remedies(done, deployments)],
-        }
-        yield "worker-failure", cause_of("worker-failure", worker_id, str(done.plan.generation)), content
-    yield from _empty_workers(affected, done, around)
+        yield _counted_out(worker_id, deployments, done, around)
+    yield from _without_losses(affected, done, around)
 
 
-def _empty_workers(affected: Container[str], done: Remediation, around: Surroundings) -> Iterator[_Content]:
-    """Yield the devices that have failed and leave nothing to be replaced: they held nothing, or a commit was first."""
+def _counted_out(
+    worker_id: str, deployments: Sequence[DeploymentPlan], by: Remediation, around: Surroundings
+) -> _Content:
+    content = {
+        "severity": "high",
+        **_silence(worker_id, around.devices),
+        "affected_models": [_affected(deployment) for deployment in deployments[:_MOST_ENTRIES]],
+        "actions_taken": [
+            f"Counted out what {worker_id} holds: nothing is commanded to it ({by.workflow_id})",
+            *(action for deployment in deployments for action in _actions(by, deployment)),
+        ],
+        "recommended_actions": [FAILURES["DEVICE_UNREACHABLE"].remedy, *_remedies(by, deployments)],
+    }
+    return "worker-failure", cause_of("worker-failure", worker_id, str(by.plan.generation)), content
+
+
+def _without_losses(affected: Container[str], done: Remediation, around: Surroundings) -> Iterator[_Content]:
+    """Yield the devices that have failed and leave this plan nothing to replace.
+
+    Where a commit was first, its plan says what they held, in a file that both write and only one leaves.
+    """
     cause = done.cause
     if cause is None or cause.kind is not CauseKind.WORKER_FAILED or done.plan.suspects:
         return
     for worker_id in cause.workers:
         if worker_id in affected or not _has_failed(worker_id, None, around.devices):
+            continue
+        if done.applied and (before := [one for one in done.applied.plan.deployments if worker_id in one.lost]):
+            yield _counted_out(worker_id, before, done.applied, around)
             continue
         content = {
             "severity": "high",
