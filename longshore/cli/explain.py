@@ -72,6 +72,8 @@ def _as_text(explanation: Explanation) -> str:
     ]
     if one.unplaced:
         lines.append(f"  ! {one.unplaced} of {one.wanted} wanted replicas find no place")
+    if one.given_up:
+        lines.append(f"  ! {one.given_up} of {one.wanted} wanted replicas cannot run {one.version}: given up")
     if one.last_failure is not None:
         failure = one.last_failure
         when = f", {failure.at:%Y-%m-%d %H:%M:%S} UTC" if failure.at else ""

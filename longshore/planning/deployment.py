@@ -169,7 +169,7 @@ def _try_failed(standing: Standing, schema_version: str, draft: Draft, why: dict
             draft.await_others(slot, f"{slot.version} {reason}")
         else:
             why[slot.worker_id] = "given up"
-            draft.keep(Rejection(worker_id=slot.worker_id, reasons=(f"{slot.version} {reason}",)))
+            draft.give_up(Rejection(worker_id=slot.worker_id, reasons=(f"{slot.version} {reason}",)))
 
 
 def _part(standing: Standing, draft: Draft, why: dict[str, str]) -> None:

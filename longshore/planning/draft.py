@@ -39,6 +39,7 @@ class Draft:
     lost: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     unplaced: int = 0
+    given_up: int = 0
     truncated: int = 0
 
     def place(self, slot: Slot) -> Place:
@@ -115,6 +116,11 @@ class Draft:
         self.unplaced += 1
         self.rejections.append(unserved)
 
+    def give_up(self, failed: Rejection) -> None:
+        """Leave a slot as it is, because the wanted version cannot run there."""
+        self.given_up += 1
+        self.keep(failed)
+
     def finish(self, found: tuple[Change, ...], slots: dict[str, Slot], why: UnloadReason) -> DeploymentPlan | None:
         """Return the plan, or None where there is nothing that is not already under way.
 
@@ -143,6 +149,7 @@ class Draft:
                 "changes": found,
                 "commands": tuple(sorted(self.commands, key=lambda c: (c.action is not Action.UNLOAD, c.worker_id))),
                 "unplaced": self.unplaced,
+                "given_up": self.given_up,
                 "rejections": tuple(self.rejections[:REJECTIONS_KEPT]),
                 "truncated": self.truncated + max(0, len(self.rejections) - REJECTIONS_KEPT),
                 "deferred": tuple(sorted(self.deferred, key=lambda one: one.worker_id)),

@@ -70,6 +70,9 @@ class Explanation(Message):
     deferred: tuple[Deferred, ...] = ()
     """What is to be done once something else is so."""
     unplaced: int = 0
+    """Without a place."""
+    given_up: int = 0
+    """Failed where they are, and not tried any more."""
     last_failure: LastFailure | None = None
 
 
@@ -97,7 +100,8 @@ def explain(deployment_id: str, asked: PlanningInput, desired: RegistrySnapshot)
         verdicts=tuple(_verdicts(deployment_id, asked, desired, fleet, hold)),
         held=told(hold) if hold else "",
         deferred=mine.deferred if mine else (),
-        unplaced=mine.unplaced if mine else 0,
+        unplaced=mine.without_place if mine else 0,
+        given_up=mine.given_up if mine else 0,
         last_failure=_last_failure(slots),
     )
 

@@ -59,14 +59,17 @@ def summary(plan: Plan) -> str:
         f"{counted(len(plan.deployments), 'deployment')} {'changes' if len(plan.deployments) == 1 else 'change'}",
         f"{counted(len(commands), 'command')} on {counted(len({c.worker_id for c in commands}), 'device')}",
     ]
-    deferred, unplaced = (
+    deferred, unplaced, given_up = (
         sum(len(deployment.deferred) for deployment in plan.deployments),
-        sum(deployment.unplaced for deployment in plan.deployments),
+        sum(deployment.without_place for deployment in plan.deployments),
+        sum(deployment.given_up for deployment in plan.deployments),
     )
     if deferred:
         parts.append(f"{counted(deferred, 'command')} later")
     if unplaced:
         parts.append(f"{counted(unplaced, 'replica')} without a place")
+    if given_up:
+        parts.append(f"{counted(given_up, 'replica')} given up")
     return ", ".join(parts)
 
 
@@ -117,10 +120,12 @@ def _deployment(
         yield _later(later, width)
     if deployment.held:
         yield f"  held: {deployment.held}"
-    if deployment.unplaced:
-        wanted = f"{deployment.replicas} wanted replicas"
+    wanted = f"{deployment.replicas} wanted replicas"
+    if deployment.without_place:
         lack = "are held back from" if deployment.held else "find no place for"
-        yield f"  ! {deployment.unplaced} of {wanted} {lack} {deployment.version}"
+        yield f"  ! {deployment.without_place} of {wanted} {lack} {deployment.version}"
+    if deployment.given_up:
+        yield f"  ! {deployment.given_up} of {wanted} cannot run {deployment.version}: given up"
     for rejection in deployment.rejections:
         yield f"    {rejection.worker_id}: {'; '.join(rejection.reasons)}"
     if deployment.truncated:

@@ -36,7 +36,7 @@ def update(slot: Slot, schema_version: str, draft: Draft) -> None:
             draft.defer(Action.RELOAD, slot, reason, f"it is {until:%H:%M:%S} UTC")
         case GiveUp(reason=reason):
             reasons = (f"{draft.target.version} {reason}; {slot.version} stays",)
-            draft.keep(Rejection(worker_id=slot.worker_id, reasons=reasons))
+            draft.give_up(Rejection(worker_id=slot.worker_id, reasons=reasons))
 
 
 def renew(slot: Slot, schema_version: str, draft: Draft) -> None:

@@ -105,6 +105,8 @@ class Open(Message):
     """What the newest plan left undone of one deployment: whether freed room or a READY replica is news for it."""
 
     unplaced: int = 0
+    given_up: int = 0
+    """How many of those failed where they are, and are not tried any more."""
     deferred: int = 0
     rejections: tuple[Rejection, ...] = ()
 

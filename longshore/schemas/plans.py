@@ -143,6 +143,8 @@ class DeploymentPlan(Message):
     commands: tuple[PlannedCommand, ...]
     unplaced: int = 0
     """How many of the wanted replicas no device can take."""
+    given_up: int = 0
+    """How many of those have a place where the version has failed, and is not tried any more until a push."""
     rejections: tuple[Rejection, ...] = ()
     """Only with `unplaced`: why not the other devices that the selector matches; capped, see `truncated`."""
     truncated: int = 0
@@ -159,6 +161,11 @@ class DeploymentPlan(Message):
     def moves(self) -> bool:
         """Tell whether the ledger is another one after this plan; else it only says what cannot be done now."""
         return bool(self.commands or self.lost)
+
+    @property
+    def without_place(self) -> int:
+        """How many of the wanted replicas have no place, be it for want of room or for a hold."""
+        return self.unplaced - self.given_up
 
     @property
     def gives_up(self) -> bool:

@@ -101,6 +101,8 @@ class RolloutAnswer(Message):
     message: str = ""
     held: str = ""
     """What kept the version from being brought anywhere, as the plan says it."""
+    given_up: bool = False
+    """Whether each replica that is lacking has failed and is not tried any more: room would not help."""
 
 
 class SpecRequest(Message):

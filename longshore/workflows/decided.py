@@ -83,7 +83,10 @@ def _undone(state: FleetInput, plan: Plan, silent: Collection[str]) -> dict[str,
     for one in plan.deployments:
         if one.unplaced or one.deferred:
             undone[one.deployment_id] = Open(
-                unplaced=one.unplaced, deferred=len(one.deferred), rejections=one.rejections
+                unplaced=one.unplaced,
+                given_up=one.given_up,
+                deferred=len(one.deferred),
+                rejections=one.rejections,
             )
     return undone
 

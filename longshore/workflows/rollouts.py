@@ -320,5 +320,6 @@ def _answer(target: RolloutTarget, results: tuple[SlotResult, ...]) -> RolloutAn
         version=target.plan.version,
         results=compact(results),
         held=target.plan.held,
+        given_up=target.plan.unplaced > 0 and not target.plan.without_place,
     )
     return answer.model_copy(update={"message": stories.answer_message(target.plan, answer)})

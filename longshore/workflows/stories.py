@@ -174,7 +174,7 @@ def answer_message(plan: DeploymentPlan, answer: RolloutAnswer) -> str:
     if answer.outcome is RolloutOutcome.INCOMPLETE and plan.held:
         return f"{plan.unplaced} of {plan.replicas} replicas are held back: {plan.held}"
     if answer.outcome is RolloutOutcome.INCOMPLETE:
-        return f"{plan.unplaced} of {plan.replicas} replicas found no device ({_why_no_device(plan)})"
+        return _lack(plan)
     return f"{counted(len(answer.results), 'command')} done" if answer.results else "nothing to do"
 
 
@@ -203,14 +203,19 @@ def _plan_details(plan: Plan) -> str:
             for one in deployment.deferred
         ]
         if deployment.unplaced:
-            unplaced = f"{deployment.unplaced} of {deployment.replicas} replicas found no device"
-            lines.append(f"- {unplaced} ({_why_no_device(deployment)})")
+            lines.append(f"- {_lack(deployment)}")
     return "\n".join(_shown(lines)).strip() or "Everything already is as this commit wants it."
 
 
-def _why_no_device(plan: DeploymentPlan) -> str:
+def _lack(plan: DeploymentPlan) -> str:
+    """Say how many replicas are lacking, and why."""
+    counts = (
+        (plan.without_place, "found no device"),
+        (plan.given_up, f"cannot run {plan.version}: given up"),
+    )
+    lack = "; ".join(f"{count} of {plan.replicas} replicas {what}" for count, what in counts if count)
     why = "; ".join(f"{r.worker_id}: {', '.join(r.reasons)}" for r in plan.rejections[:3])
-    return why or "its selector matches no further device"
+    return f"{lack} ({why or 'its selector matches no further device'})"
 
 
 def _answer_cells(answer: RolloutAnswer | None) -> tuple[str, str]:

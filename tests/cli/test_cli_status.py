@@ -276,6 +276,16 @@ def shown(status):
     return out.getvalue()
 
 
+def test_what_was_given_up_is_not_said_to_lack_a_device():
+    """Nobody looks for room where the version itself fails."""
+    reasons = ("1.0.0 failed with RUNNER_OOM: trying again does not mend that",)
+    undone = Open(unplaced=1, given_up=1, rejections=(Rejection(worker_id="worker-b", reasons=reasons),))
+    ledger = fleet(slot("m", "worker-a")).model_copy(update={"version": 7, "open": {"m": undone}})
+    text = shown(status_of(ledger, {}, ()))
+    assert f"m: 1 of 2 replicas cannot run 1.0.0: given up\nm: worker-b: {reasons[0]}\n" in text
+    assert "no device for" not in text
+
+
 def test_what_operators_hold_and_what_is_left_undone_is_told_with_what_ends_it():
     """By whom and why; what the newest plan left undone counts, not what the commit's did when it was made."""
     undone = Open(unplaced=1, deferred=2, rejections=(Rejection(worker_id="worker-b", reasons=("cordoned",)),))

@@ -9,7 +9,7 @@ from longshore.planning.check import check
 from longshore.planning.circumstances import word_to
 from longshore.planning.failed import GiveUp, Retry, Wait, fate
 from longshore.planning.plan import make_plan
-from longshore.planning.render import render
+from longshore.planning.render import render, summary
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import Health
 from longshore.schemas.failures import Backoff
@@ -101,7 +101,8 @@ def test_failure_that_does_not_pass_is_tried_once_on_another_device():
     slots = tuple(slot.model_copy(update={"failures": 1, "failed_at": NOW}) for slot in slots)
     plan, plans = replanned(reconciling(slots), ONE)
     assert told(plans["m"])[0] == "FAILED_MODEL: 1 of 1 replica failed: RUNNER_OOM on worker-b (given up)"
-    assert (plans["m"].commands, plans["m"].unplaced, plan.moves) == ((), 1, False)
+    assert (plans["m"].commands, plans["m"].unplaced, plans["m"].given_up, plan.moves) == ((), 1, 1, False)
+    assert summary(plan) == "1 deployment changes, 0 commands on 0 devices, 1 command later, 1 replica given up"
     assert plans["m"].rejections[0].reasons == ("1.0.0 failed with RUNNER_OOM: trying again does not mend that",)
     _, plans = replanned(observed(slots), ONE)
     assert (Action.LOAD, "worker-b") in commands(plans["m"])

@@ -187,9 +187,12 @@ def test_a_model_that_is_tried_again_is_told_with_what_its_device_reports():
 
 def test_a_model_that_is_given_up_is_critical_and_its_device_has_not_failed():
     """PRD §5.2: a critical error without further tries. `lost` there is the slot, not the device."""
-    failed = deployment("fraud", change=changed(ChangeType.FAILED_MODEL), lost=("worker-b",), unplaced=1)
+    failed = deployment("fraud", change=changed(ChangeType.FAILED_MODEL), lost=("worker-b",), unplaced=1, given_up=1)
     (file,) = written(failed, cause=MODEL_FAILED)
     assert (file.kind, content(file)["severity"]) == ("model-failed", "critical")
+    assert content(file)["recommended_actions"] == [
+        "fraud: Mend what has failed, then push: each push tries 1.0.0 again."
+    ]
     assert content(file)["actions_taken"][0] == "Gave it up there (reconcile:ops:42)"
     assert (failed.gives_up, LOST.gives_up) == (True, False)
     put_off = Deferred(action=Action.LOAD, worker_id="worker-b", reason="failed", waits_for="it is 10:46:00 UTC")

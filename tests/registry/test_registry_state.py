@@ -302,6 +302,13 @@ def test_what_is_nobodys_fault_leaves_no_file():
     assert b"1 of 2 replicas has no place" in file.content
 
 
+def test_what_was_given_up_lacks_no_place():
+    """Its failure has a file; one that advises more room would mislead."""
+    result = failed_result(outcome=RolloutOutcome.INCOMPLETE)
+    answer = result.answers[0].model_copy(update={"results": (), "given_up": True})
+    assert error_files(result.model_copy(update={"answers": (answer,)}), COMMIT, None, {}, NOW) == ()
+
+
 @pytest.mark.parametrize(
     ("held", "code"),
     [

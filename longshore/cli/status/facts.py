@@ -69,6 +69,8 @@ class DeploymentStatus(Message):
     """What devices are doing now, such as `RELOADING on worker-a, 45 %`."""
     problems: tuple[Problem, ...] = ()
     unplaced: int = 0
+    given_up: int = 0
+    """How many of those failed where they are, and are not tried any more until a push."""
     why_unplaced: tuple[str, ...] = ()
     deferred: int = 0
     """Commands that wait for something: `longshore explain` says for what."""
@@ -168,6 +170,7 @@ def _deployment(
         under_way=under_way,
         problems=problems,
         unplaced=undone.unplaced,
+        given_up=undone.given_up,
         why_unplaced=tuple(f"{r.worker_id}: {'; '.join(r.reasons)}" for r in undone.rejections),
         deferred=undone.deferred,
         holds=tuple(hold for hold in fleet.holds if hold.deployment_id == deployment_id),

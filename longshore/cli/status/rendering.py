@@ -98,9 +98,13 @@ def _table(*columns: str) -> Table:
 def _notes(one: DeploymentStatus) -> list[str]:
     notes = list(one.under_way)
     notes += [f"{p.code} on {p.worker_id}: {p.message}\n  → {p.remedy}" for p in one.problems]
-    if one.unplaced:
+    lacking = one.unplaced - one.given_up
+    if lacking:
         lack = "held back:" if one.holds else "no device for"
-        notes += [f"{lack} {one.unplaced} of {one.replicas_wanted} replicas", *one.why_unplaced]
+        notes.append(f"{lack} {lacking} of {one.replicas_wanted} replicas")
+    if one.given_up:
+        notes.append(f"{one.given_up} of {one.replicas_wanted} replicas cannot run {one.desired_version}: given up")
+    notes += one.why_unplaced
     if one.deferred:
         waits = "1 command waits" if one.deferred == 1 else f"{one.deferred} commands wait"
         notes.append(f"{waits}: `longshore explain {one.deployment_id}` says for what")

@@ -127,7 +127,10 @@ def rollout_errors(  # noqa: PLR0917 (what failures are made of)
     next_steps: Sequence[str],
     now: datetime,
 ) -> Iterator[ErrorFile]:
-    """Yield a file for each command that failed, and for each deployment that lacks a place."""
+    """Yield a file for each command that failed, and for each deployment that lacks a place.
+
+    What was given up was told by its failures: it lacks no place.
+    """
     for answer in answers:
         deployment = deployment_fields(answer.deployment_id, snapshot)
         causes = (commit.sha, answer.deployment_id, str(answer.generation))
@@ -137,7 +140,7 @@ def rollout_errors(  # noqa: PLR0917 (what failures are made of)
             content = _slot_error(answer, slot, slot.failure, deployment, devices.get(slot.worker_id), commit, now)
             content["actions_taken"] += next_steps
             yield ErrorFile(_KINDS[slot.action], cause_of(*causes, slot.worker_id), now, rendered(content))
-        if answer.outcome is RolloutOutcome.INCOMPLETE:
+        if answer.outcome is RolloutOutcome.INCOMPLETE and not answer.given_up:
             content = {
                 "timestamp": timestamp(now),
                 "error_type": "placement_failure",

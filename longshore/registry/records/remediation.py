@@ -174,7 +174,7 @@ def _affected(deployment: DeploymentPlan) -> dict[str, Any]:
         "deployment_id": deployment.deployment_id,
         **({"model_version": deployment.version} if deployment.version else {}),
         "replicas": deployment.replicas,
-        "without_a_place": deployment.unplaced,
+        "without_a_place": deployment.without_place,
     }
 
 
@@ -271,7 +271,8 @@ def _evicted(done: Remediation, around: Surroundings) -> Iterator[_Content]:
         if not workers:
             continue
         generation = plan.generation if plan else answer.generation if answer else 0
-        unplaced = f"; {plan.unplaced} of {plan.replicas} replicas without a place" if plan and plan.unplaced else ""
+        lacking = plan.without_place if plan else 0
+        unplaced = f"; {lacking} of {plan.replicas} replicas without a place" if plan and lacking else ""
         places = (f"{worker_id}{_newcomer(deployment_id, worker_id, done.plan)}" for worker_id in workers)
         content = {
             "severity": "medium" if unplaced else "low",
@@ -328,9 +329,12 @@ def _result(result: SlotResult) -> str:
 def _remedies(done: Remediation, deployments: Iterable[DeploymentPlan]) -> Iterator[str]:
     """Say what helps the deployments that are not as wanted after all that was done."""
     for deployment in deployments:
-        if deployment.unplaced:
-            yield f"{deployment.deployment_id}: {FAILURES['CAPACITY_INSUFFICIENT'].remedy}"
-        answer = done.answer(deployment.deployment_id)
+        name = deployment.deployment_id
+        if deployment.without_place:
+            yield f"{name}: {FAILURES['CAPACITY_INSUFFICIENT'].remedy}"
+        if deployment.given_up:
+            yield f"{name}: Mend what has failed, then push: each push tries {deployment.version} again."
+        answer = done.answer(name)
         if answer is None or answer.outcome is not RolloutOutcome.FAILED:
             continue
         for code in dict.fromkeys(result.failure.code for result in answer.results if result.failure):
