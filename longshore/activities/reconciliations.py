@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Protocol
 
 import structlog
 from temporalio import activity
 
-from longshore.activities.boundary import beating, fitting, our_failures_as_temporals
+from longshore.activities.boundary import beating, fitting, our_failures_as_temporals, server_time
 from longshore.activities.planner import Planner, upon
 from longshore.schemas.devices import DeviceRecord, Health
 from longshore.schemas.failures import LongshoreError
@@ -93,6 +93,7 @@ class ReconciliationActivities:
     async def watch_drift(self, watch: DriftWatch) -> DriftFound:
         """Look at the fleet every `interval`, and return when there is something to do (FAULTS 64)."""
         trouble: str | None = None
+        now = server_time()
         idle: dict[str, int] = {}
         async with beating("nothing is to be done") as say:
             cycles = count(1)
@@ -104,7 +105,7 @@ class ReconciliationActivities:
                     idle, before = await self._idle(view), idle
                     # Twice in a row: what has just been planned is started within this time.
                     orphaned = tuple(name for name, generation in idle.items() if before.get(name) == generation)
-                    if found := await self._drift(view, orphaned):
+                    if found := await self._drift(view, orphaned, now()):
                         return found
                     trouble = None
                 except LongshoreError as error:
@@ -123,13 +124,13 @@ class ReconciliationActivities:
         running = await self._entities.running_rollouts(tuple(sorted(under_way)))
         return {name: generation for name, generation in under_way.items() if _is_idle(name, generation, running)}
 
-    async def _drift(self, view: FleetView, orphaned: tuple[str, ...]) -> DriftFound | None:
+    async def _drift(self, view: FleetView, orphaned: tuple[str, ...], now: datetime) -> DriftFound | None:
         if view.applied_sha is None:
             return None
         if orphaned:
             words = f"no rollout sees to what is under way of {listed(orphaned, _NAMED)}"
             return DriftFound(cause=_cause(words, orphaned), orphaned=orphaned)
-        plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha))
+        plan, _ = await self._planner.reconcile(_asked(view, view.applied_sha, now))
         if not plan.moves:
             return None
         # What cannot be done, as before, is no drift.
@@ -140,11 +141,11 @@ class ReconciliationActivities:
         )
 
 
-def _asked(view: FleetView, sha: str) -> PlanningInput:
+def _asked(view: FleetView, sha: str, now: datetime) -> PlanningInput:
     request = PlanRequest(
         request_id="", registry=view.registry, sha=sha, kind=RequestKind.RECONCILE, cause=_cause("a look", ())
     )
-    return upon(view, request, datetime.now(UTC))
+    return upon(view, request, now)
 
 
 def _is_idle(name: str, generation: int, running: Mapping[str, int | None]) -> bool:
