@@ -1,7 +1,7 @@
 """The ledger of one registry: which commit is applied, which device holds what, and who asked for it.
 
 Plans are made one at a time, against the ledger as it then stands, so that no plan is stale (DESIGN §3). What the
-ledger makes of things is decided in `ledger.py`; here it is driven by signals, updates, activities and timers.
+ledger makes of things is decided in `ledger/`; here it is driven by signals, updates, activities and timers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from longshore.schemas.reconciliations import (
     Reconciliation,
 )
 from longshore.schemas.wording import short
-from longshore.workflows import causes, conventions, stories
-from longshore.workflows.ledger import Ledger
+from longshore.workflows import conventions, stories
+from longshore.workflows.ledger import causes
+from longshore.workflows.ledger.machine import Ledger
 from longshore.workflows.outcomes import failure_of
 from longshore.workflows.rebuilding import hear_new_devices, rebuild
 from longshore.workflows.watching import Watches

@@ -15,7 +15,7 @@ from longshore.schemas.devices import Health
 from longshore.schemas.reconciliations import Heard, HearDevices, LastApplied, LastAppliedRequest
 from longshore.schemas.wording import counted
 from longshore.workflows import conventions
-from longshore.workflows.ledger import Ledger
+from longshore.workflows.ledger.machine import Ledger
 from longshore.workflows.outcomes import failure_of
 
 Answer = TypeVar("Answer")

@@ -20,7 +20,7 @@ from longshore.schemas.fleet import WatchRequest
 from longshore.schemas.reconciliations import DriftWatch, RecordWatch
 from longshore.schemas.wording import short
 from longshore.workflows import conventions
-from longshore.workflows.ledger import Ledger
+from longshore.workflows.ledger.machine import Ledger
 from longshore.workflows.outcomes import failure_of
 
 

@@ -33,7 +33,7 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon
 from longshore.schemas.plans import Plan
 from longshore.schemas.policies import RepositoryPolicy
-from longshore.workflows.ledger import Ledger
+from longshore.workflows.ledger.machine import Ledger
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GI = 1024**3

@@ -34,7 +34,7 @@ from longshore.schemas.reconciliations import DriftFound, LastApplied
 from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
 from longshore.schemas.workers import EvictionPolicy, WorkerConfig
-from longshore.workflows.ledger import Ledger
+from longshore.workflows.ledger.machine import Ledger
 
 # So long the fleet waits for more news before it plans.
 _PAUSE = FleetSettings().reconcile_pause

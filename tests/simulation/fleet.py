@@ -28,7 +28,7 @@ from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied
 from longshore.schemas.registries import RegistrySnapshot
-from longshore.workflows.ledger import Ledger
+from longshore.workflows.ledger.machine import Ledger
 from tests.simulation.presence import Presence
 
 if TYPE_CHECKING:

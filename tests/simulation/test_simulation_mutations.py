@@ -4,7 +4,7 @@ import pytest
 
 from longshore.planning.draft import Draft
 from longshore.schemas.commands import UnloadReason
-from longshore.workflows import ledger
+from longshore.workflows.ledger import machine
 from tests.simulation import invariants
 from tests.simulation.clock import Broken
 from tests.simulation.mutations import Mutations
@@ -47,5 +47,5 @@ def test_without_deferring_what_serves_goes_before_its_replacement_is_ready(monk
 
 def test_without_the_leap_a_rebuilt_ledger_commands_what_devices_refuse(monkeypatch):
     """Its generations are below what absent devices and waiting rollouts have seen."""
-    monkeypatch.setattr(ledger, "leap", lambda known, _now: known)
+    monkeypatch.setattr(machine, "leap", lambda known, _now: known)
     assert broken_by()

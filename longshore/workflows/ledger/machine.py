@@ -43,7 +43,7 @@ from longshore.schemas.ledger import recent_failures, stamp
 from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
 from longshore.schemas.reconciliations import DriftFound, LastApplied
-from longshore.workflows import causes, decided, hearing, orders
+from longshore.workflows.ledger import causes, decided, hearing, orders
 
 # Update ids are forgotten at continue-as-new, so the ledger carries its answers: as many as fit.
 ANSWERS_KEPT = 200

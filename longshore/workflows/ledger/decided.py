@@ -14,7 +14,7 @@ from longshore.schemas.lifecycle import IN_FLIGHT, ModelState
 from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind, DeploymentPlan, Plan
 from longshore.schemas.slots import Slot
-from longshore.workflows import causes
+from longshore.workflows.ledger import causes
 
 
 def by_commit(state: FleetInput, answer: PlanAnswer, plan: Plan, now: datetime) -> FleetInput:

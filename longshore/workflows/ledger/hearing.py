@@ -15,7 +15,7 @@ from longshore.schemas.orders import Hold
 from longshore.schemas.plans import Cause, CauseKind
 from longshore.schemas.rollouts import Steering
 from longshore.schemas.slots import Slot
-from longshore.workflows import causes
+from longshore.workflows.ledger import causes
 
 # What says nothing of the version that was to come: the way there, our own order, or that it had no room.
 _BLAMELESS_CATEGORIES = frozenset({Category.NETWORK, Category.CONTROL})
