@@ -19,14 +19,14 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import simulated_hosts
 from device_fakes import CARD
+from floor import FloorWorkflow, no_op
 from google.protobuf.message import Message
 from system import System, eventually
-from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
@@ -86,27 +86,6 @@ def payloads(message: Message) -> Iterator[Payload]:
             values = [value] if isinstance(value, Message) else list(value)
         for inner in values:
             yield from payloads(inner)
-
-
-@activity.defn
-async def no_op() -> None:
-    """Do nothing: what is left is the way through the server."""
-
-
-@workflow.defn
-class FloorWorkflow:
-    """As many activities as a workflow of ours: one after the other, then the replicas' side by side."""
-
-    @workflow.run
-    async def run(self, in_a_row: int, side_by_side: int) -> None:
-        for _ in range(in_a_row):
-            await workflow.execute_activity(no_op, start_to_close_timeout=timedelta(seconds=60))
-        await asyncio.gather(
-            *(
-                workflow.execute_activity(no_op, start_to_close_timeout=timedelta(seconds=60))
-                for _ in range(side_by_side)
-            )
-        )
 
 
 async def histories(client: Client, rollouts: int) -> list[History]:

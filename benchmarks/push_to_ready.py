@@ -14,12 +14,11 @@ import json
 import statistics
 import time
 import uuid
-from datetime import timedelta
 from pathlib import Path
 
 import httpx2
+from floor import FloorWorkflow, no_op
 from system import System
-from temporalio import activity, workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -34,27 +33,6 @@ from longshore.workflows import conventions
 RUNNER_STARTS = 5
 ASK_AGAIN = 0.02  # seconds; asking takes the CPU that the system under test needs
 WORKERS = ("worker-a", "worker-b", "worker-c")
-
-
-@activity.defn
-async def no_op() -> None:
-    """Do nothing: what is left is the way through the server."""
-
-
-@workflow.defn
-class FloorWorkflow:
-    """The shape of a commit: activities one after the other, then the replicas' side by side."""
-
-    @workflow.run
-    async def run(self, in_a_row: int, side_by_side: int) -> None:
-        for _ in range(in_a_row):
-            await workflow.execute_activity(no_op, start_to_close_timeout=timedelta(seconds=10))
-        await asyncio.gather(
-            *(
-                workflow.execute_activity(no_op, start_to_close_timeout=timedelta(seconds=10))
-                for _ in range(side_by_side)
-            )
-        )
 
 
 async def activities_of(system: System, sha: str) -> int:

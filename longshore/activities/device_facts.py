@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import structlog
@@ -76,5 +76,4 @@ def facts_in(view: DeviceView) -> DeviceFacts:
         load_seconds={name: m.load_seconds for name, m in models.items() if m.load_seconds is not None},
         fetch_seconds={name: m.fetch_seconds for name, m in models.items() if m.fetch_seconds is not None},
         cached=view.report.cached,
-        age=view.last_evidence and datetime.now(UTC) - view.last_evidence,
     )

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from longshore.planning.adoption import adopt
 from longshore.planning.guard import MASS_UNLOAD, mass_unload
-from longshore.planning.plan import make_plan, wondered
+from longshore.planning.plan import consider
 from longshore.schemas.commands import Action
 from longshore.schemas.devices import DeviceFacts, DeviceReport
 from longshore.schemas.fleet import FleetView, PlanningInput, PlanOutcome, PlanRequest
@@ -63,9 +63,11 @@ class Planner:
         desired = await self._desired.snapshot(asked.request.sha)
         adopted = await self._adopted(asked, desired)
         # A large fleet is planned for seconds: heartbeats and the webhook go on meanwhile.
-        if workers := await asyncio.to_thread(wondered, asked, desired, adopted):
-            asked = asked.model_copy(update={"facts": await self._devices.facts(workers)})
-        return await asyncio.to_thread(make_plan, asked, desired, adopted)
+        plan, wondered = await asyncio.to_thread(consider, asked, desired, adopted)
+        if not wondered:
+            return plan
+        informed = asked.model_copy(update={"facts": await self._devices.facts(wondered)})
+        return (await asyncio.to_thread(consider, informed, desired, adopted)).plan
 
     async def accepted_line(self, asked: PlanningInput) -> HeldBack | None:
         """Return the accepted commit that the asked one is, or descends from: its history was accepted with it.

@@ -97,7 +97,7 @@ class RolloutActivities:
         """Return the ledger; one that is new first finds out what there is."""
         while True:
             view = await self._rollouts.fleet()
-            if (view.rebuilt or view.applied_sha is not None) and not view.rebuilding:
+            if not view.rebuilding:
                 return view
             await asyncio.sleep(LOOK_SECONDS)
 

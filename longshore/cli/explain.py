@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longshore.cli import exits
 from longshore.cli.orders import Deployment
-from longshore.cli.plan import PlanSettings, State, tell_invalid
+from longshore.cli.plan import PlanSettings, State, telling_why
 from longshore.cli.settings import run_with_settings
 from longshore.schemas.wording import counted
 
@@ -33,21 +32,14 @@ async def main(
     One verdict for each device, by the commit that is applied: PATH is a clone that has it.
     """
     from longshore.activities.planner import upon  # noqa: PLC0415 (`--help` needs none of these)
-    from longshore.cli.proposal import Invalid, read_applied  # noqa: PLC0415
+    from longshore.cli.proposal import read_applied  # noqa: PLC0415
     from longshore.cli.recorded import look  # noqa: PLC0415
     from longshore.planning.explain import explain  # noqa: PLC0415
-    from longshore.registry.repositories.local import UnusablePath  # noqa: PLC0415
     from longshore.schemas.fleet import PlanRequest  # noqa: PLC0415
 
-    try:
+    with telling_why():
         seen = await look(settings, settings.registry_name, state)
         registry = await read_applied(path, seen, settings)
-    except UnusablePath as unusable:
-        typer.echo(f"error: {unusable}", err=True)
-        raise typer.Exit(exits.FAILED) from unusable
-    except Invalid as invalid:
-        tell_invalid(invalid)
-        raise typer.Exit(exits.FAILED) from invalid
     request = PlanRequest(request_id="", registry=seen.view.registry, sha=registry.desired.sha)
     asked = upon(seen.view, request, seen.at)
     asked = asked.model_copy(update={"facts": await seen.facts(tuple(registry.desired.workers))})

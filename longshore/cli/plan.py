@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from longshore.cli.status import StatusSettings
 from longshore.schemas.policies import RepositoryPolicy
 
 if TYPE_CHECKING:
-    from longshore.cli.proposal import Invalid, Proposal
+    from longshore.cli.proposal import Proposal
     from longshore.planning.costs import Preview
 
 
@@ -60,35 +62,38 @@ async def main(
     It is planned as the fleet does once it is pushed; of the applied commit, it is what the fleet does by itself.
     Ends with 0 where all is as wanted, with 2 where there are changes, with 1 on any error.
     """
-    from longshore.cli.proposal import Invalid, propose  # noqa: PLC0415 (`--help` needs none of these)
+    from longshore.cli.proposal import propose  # noqa: PLC0415 (`--help` needs none of these)
     from longshore.cli.recorded import look, save  # noqa: PLC0415
     from longshore.planning.costs import preview  # noqa: PLC0415
-    from longshore.registry.repositories.local import UnusablePath  # noqa: PLC0415
 
-    try:
+    with telling_why():
         seen = await look(settings, settings.registry_name, state)
         if save_state is not None:
             save(seen, save_state)
         proposal = await propose(path, rev, settings, seen)
-    except UnusablePath as unusable:
-        typer.echo(f"error: {unusable}", err=True)
-        raise typer.Exit(exits.FAILED) from unusable
-    except Invalid as invalid:
-        tell_invalid(invalid)
-        raise typer.Exit(exits.FAILED) from invalid
     shown = preview(proposal.plan, proposal.asked, proposal.desired)
     print(_as_json(proposal, shown) if json else _as_text(proposal, shown))
     plan = proposal.plan
     raise typer.Exit(exits.CHANGES if plan.deployments or plan.adopted else exits.OK)
 
 
-def tell_invalid(invalid: Invalid) -> None:
-    """Print on stderr what `longshore validate` would."""
+@contextmanager
+def telling_why() -> Iterator[None]:
+    """End with 1 where a registry cannot be read, or is invalid: stderr has why, as `longshore validate` says it."""
     from rich.console import Console  # noqa: PLC0415 (`--help` needs none of these)
 
+    from longshore.cli.proposal import Invalid  # noqa: PLC0415
     from longshore.cli.validate.text import as_text  # noqa: PLC0415
+    from longshore.registry.repositories.local import UnusablePath  # noqa: PLC0415
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(as_text(invalid.report))
+    try:
+        yield
+    except UnusablePath as unusable:
+        typer.echo(f"error: {unusable}", err=True)
+        raise typer.Exit(exits.FAILED) from unusable
+    except Invalid as invalid:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(as_text(invalid.report))
+        raise typer.Exit(exits.FAILED) from invalid
 
 
 def _as_text(proposal: Proposal, shown: Preview) -> str:

@@ -43,8 +43,8 @@ def mass_unload(slots: Iterable[Slot], plan: Plan, limit: int) -> str | None:
     A manifest or a device's file that was *deleted* is what a slip looks like, so a deployment that loses replicas by
     it counts even when alone; unless, for the device, the manifest wants no replica at all.
 
-    A replica that moves to another device counts as lost: its UNLOAD does not wait for the LOAD elsewhere. A device
-    of which nothing is heard counts as serving: a partition stops the reports, not the requests.
+    A replica that moves to another device is not lost: its UNLOAD is put off until others are READY. One that is
+    evicted is. A device of which nothing is heard counts as serving: a partition stops the reports, not the requests.
     """
     running = [slot for slot in slots if slot.state in SERVING]
     unloads = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from longshore.planning.circumstances import Circumstances
 from longshore.planning.deployment import plan_ending, plan_running
@@ -16,6 +17,12 @@ from longshore.schemas.registries import RegistrySnapshot
 from longshore.schemas.slots import Slot
 
 
+class Considered(NamedTuple):
+    plan: Plan
+    wondered: tuple[str, ...]
+    """Devices without `facts` where some of one priority go, and some stay."""
+
+
 def make_plan(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...] = ()) -> Plan:
     """Return what is to be done so that the fleet becomes as `desired`.
 
@@ -25,15 +32,11 @@ def make_plan(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Sl
 
     `adopted` are slots that reports tell of and the ledger does not know: they count as if it did.
     """
-    return _planned(asked, desired, adopted)[0]
+    return consider(asked, desired, adopted).plan
 
 
-def wondered(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...] = ()) -> tuple[str, ...]:
-    """Return the devices whose `facts` the plan would need: some of one priority go there, and some stay."""
-    return tuple(sorted(_planned(asked, desired, adopted)[1].wondered))
-
-
-def _planned(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...]) -> tuple[Plan, Fleet]:
+def consider(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slot, ...] = ()) -> Considered:
+    """Return the plan as `make_plan` does, and whose `facts` might have changed it."""
     suspects = suspicions(
         desired.workers,
         asked.devices,
@@ -57,7 +60,7 @@ def _planned(asked: PlanningInput, desired: RegistrySnapshot, adopted: tuple[Slo
         suspects=suspects,
         put_off=tuple(sorted(fleet.put_off)),
     )
-    return plan, fleet
+    return Considered(plan, tuple(sorted(fleet.wondered)))
 
 
 def _deployments(

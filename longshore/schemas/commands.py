@@ -59,15 +59,13 @@ class ReloadCommand(Command):
     """Not blue-green: the old version is taken down first, because the device cannot hold both."""
 
 
-BEFORE_TAKE_DOWN = frozenset(
-    {
-        "command_validation",
-        "schema_compatibility_check",
-        "code_checkout",
-        "environment_preparation",
-        "artifact_download",
-        "checksum_validation",
-    }
+BEFORE_TAKE_DOWN = (
+    "command_validation",
+    "schema_compatibility_check",
+    "code_checkout",
+    "environment_preparation",
+    "artifact_download",
+    "checksum_validation",
 )
 """The steps of a recreating RELOAD in which a failure leaves the old version serving; after them nothing serves."""
 

@@ -228,8 +228,6 @@ class DeviceFacts(Message):
     fetch_seconds: dict[str, float] = {}
     cached: tuple[str, ...] = ()
     """As in the report."""
-    age: timedelta | None = None
-    """How old the report was when it was read; None where there was none."""
 
 
 class DeviceInput(Message):

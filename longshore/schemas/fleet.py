@@ -255,7 +255,6 @@ class FleetView(Message):
     """By worker id, when it has failed within the last day, oldest first."""
     open: dict[str, Open] = {}
     """By deployment id, by the newest plan; what is as wanted is left out."""
-    rebuilt: bool = False
     rebuilding: bool = False
     """Whether it is new, and no plan has taken in yet what the devices run."""
     version: int = 0

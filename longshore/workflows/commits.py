@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
 
 from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.commits import CommitActivities
@@ -23,7 +22,7 @@ from longshore.schemas.plans import Plan
 from longshore.schemas.rollouts import RolloutAnswer
 from longshore.schemas.wording import counted, short
 from longshore.workflows import conventions, stories
-from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
+from longshore.workflows.delivering import Answers, Delivery, outcome_of, recorded, without_results
 from longshore.workflows.telling import Messenger
 
 
@@ -124,24 +123,12 @@ class RegistryCommitWorkflow:
         self._tell("Rolling out")
 
     async def _record(self, result: CommitResult) -> CommitResult:
-        """Write the result to git. It stands without: whoever looks here learns why git does not have it."""
         if result.outcome is CommitOutcome.OUTDATED:
             return result
         self._tell(f"Recording: {result.summary}")
-        try:
-            await workflow.execute_activity_method(
-                CommitActivities.record_result,
-                RecordRequest(registry=self._commit.registry, result=result),
-                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-                schedule_to_close_timeout=conventions.RECORD_PATIENCE,
-                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-                retry_policy=conventions.BROKER_RETRY,
-                summary=result.summary[:200],
-            )
-        except ActivityError as error:
-            note = f"{result.summary}; not written to git: {unwritten(error)}"
-            return result.model_copy(update={"summary": note})
-        return result
+        request = RecordRequest(registry=self._commit.registry, result=result)
+        summary = await recorded(CommitActivities.record_result, request, result.summary)
+        return result.model_copy(update={"summary": summary})
 
     def _unplanned(self, answer: PlanAnswer) -> CommitResult:
         code = answer.outcome.code or ""

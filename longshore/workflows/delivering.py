@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from longshore.activities.rollouts import RolloutActivities
+from longshore.schemas.base import Message
 from longshore.schemas.commands import CommandIntervals
 from longshore.schemas.commits import CommitOutcome
 from longshore.schemas.failures import Category
@@ -21,6 +23,7 @@ from longshore.workflows import conventions, stories
 from longshore.workflows.telling import last_failure, reason
 
 Answers = tuple[RolloutAnswer, ...]
+Request = TypeVar("Request", bound=Message)
 
 
 class Delivery:
@@ -132,7 +135,27 @@ def without_results(answers: Answers) -> Answers:
     return tuple(answer.model_copy(update={"results": ()}) for answer in answers)
 
 
-def unwritten(error: ActivityError) -> str:
+async def recorded(door: Callable[[Any, Request], Awaitable[None]], request: Request, summary: str) -> str:
+    """Have a result written to git by `door`. Return its summary, with why git does not have it, where it has not.
+
+    The result stands without: whoever looks at the workflow learns why.
+    """
+    try:
+        await workflow.execute_activity_method(
+            door,
+            request,
+            start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
+            schedule_to_close_timeout=conventions.RECORD_PATIENCE,
+            heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
+            retry_policy=conventions.BROKER_RETRY,
+            summary=summary[:200],
+        )
+    except ActivityError as error:
+        return f"{summary}; not written to git: {_unwritten(error)}"
+    return summary
+
+
+def _unwritten(error: ActivityError) -> str:
     """Return why git does not have the result: a host that is away is one thing, one that refuses us another."""
     failure = last_failure(error)
     refused = failure is not None and failure.kind.category is not Category.NETWORK

@@ -32,9 +32,7 @@ from longshore.schemas.fleet import (
 from longshore.schemas.held import Acceptance, Accepted, HeldBack, check_name, named
 from longshore.schemas.orders import Order, OrderAnswer
 from longshore.schemas.plans import Cause, CauseKind, Plan
-from longshore.schemas.reconciliations import (
-    Reconciliation,
-)
+from longshore.schemas.reconciliations import Reconciliation
 from longshore.schemas.wording import short
 from longshore.workflows import conventions, stories
 from longshore.workflows.ledger import causes
@@ -69,12 +67,12 @@ class FleetWorkflow:
 
     @workflow.run
     async def run(self, start: FleetInput) -> None:  # noqa: ARG002 (taken by __init__: handlers may run before this)
-        self._watches.begin(brain=False)
+        self._watches.begin()
         self._endless.append(asyncio.create_task(self._restart()))
         if self._brain:
             if not self._ledger.state.rebuilt:
                 await self._busily(rebuild(self._ledger))
-            self._watches.begin(brain=True)
+            self._watches.begin_the_rest()
             self._endless += [asyncio.create_task(task) for task in (self._steer(), self._raise_alarms())]
         while not self._is_due_and_drained():
             self._tell_story()
@@ -271,13 +269,12 @@ class FleetWorkflow:
             if failure.code != "PLAN_STALE":  # that one is planned anew at once
                 workflow.logger.error("reconciliation_not_planned", extra={"context": context})
         else:
-            if answer.plan is not None and not answer.plan.moves:
-                if (told := causes.news(answer.plan, cause)) is not None:
-                    await self._start(told.model_copy(update={"suspects": ()}), cause, since)
-            elif answer.plan is not None:
+            plan = answer.plan
+            told = plan if plan is None or plan.moves else causes.news(plan, cause)
+            if told is not None:
                 # Of a suspicion an alarm of its own tells, once.
-                plan = answer.plan.model_copy(update={"suspects": ()})
-                await self._start(plan, cause, since)
+                await self._start(told.model_copy(update={"suspects": ()}), cause, since)
+            if plan is not None and plan.moves:
                 self._reconciled = conventions.reconciliation_workflow_id(self._registry, plan.generation)
         self._tell_story()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
 
 from longshore.activities.boundary import MAX_PAYLOAD
 from longshore.activities.records import RecordActivities
@@ -19,7 +18,7 @@ from longshore.schemas.reconciliations import Reconciliation, ReconciliationReco
 from longshore.schemas.rollouts import RolloutAnswer
 from longshore.schemas.telling import aftermath, alarm, failed_models
 from longshore.workflows import conventions, stories
-from longshore.workflows.delivering import Answers, Delivery, outcome_of, unwritten, without_results
+from longshore.workflows.delivering import Answers, Delivery, outcome_of, recorded, without_results
 from longshore.workflows.telling import Messenger
 
 _AFTER_LOSSES = frozenset({CauseKind.DRIFT, CauseKind.REBUILD})
@@ -71,7 +70,6 @@ class ReconciliationWorkflow:
         self._tell("Rolling out")
 
     async def _record(self, result: ReconciliationResult) -> ReconciliationResult:
-        """Write the result to git. It stands without: whoever looks here learns why git does not have it."""
         self._tell(f"Recording: {result.summary}")
         request = ReconciliationRecord(
             registry=self._asked.registry,
@@ -82,20 +80,8 @@ class ReconciliationWorkflow:
         if len(request.model_dump_json()) > MAX_PAYLOAD:
             short = result.model_copy(update={"answers": without_results(result.answers)})
             request = request.model_copy(update={"result": short})
-        try:
-            await workflow.execute_activity_method(
-                RecordActivities.record_reconciliation,
-                request,
-                start_to_close_timeout=conventions.VALIDATION_TIMEOUT,
-                schedule_to_close_timeout=conventions.RECORD_PATIENCE,
-                heartbeat_timeout=conventions.BROKER_HEARTBEAT_TIMEOUT,
-                retry_policy=conventions.BROKER_RETRY,
-                summary=result.summary[:200],
-            )
-        except ActivityError as error:
-            note = f"{result.summary}; not written to git: {unwritten(error)}"
-            return result.model_copy(update={"summary": note})
-        return result
+        summary = await recorded(RecordActivities.record_reconciliation, request, result.summary)
+        return result.model_copy(update={"summary": summary})
 
     def _result(self, outcome: CommitOutcome, summary: str, answers: Answers) -> ReconciliationResult:
         result = ReconciliationResult(

@@ -34,11 +34,12 @@ class Watches:
     def tasks(self) -> tuple[asyncio.Task[None], ...]:
         return tuple(self._tasks.values())
 
-    def begin(self, *, brain: bool) -> None:
-        """Watch the branch, or what else there is to watch once the ledger is known to be right."""
-        if not brain:
-            self._begin("branch", self._watch())
-            return
+    def begin(self) -> None:
+        """Watch the branch."""
+        self._begin("branch", self._watch())
+
+    def begin_the_rest(self) -> None:
+        """Watch what there is to watch once the ledger is known to be right."""
         self._begin("drift", self._watch_drift())
         self._begin("records", self._keep_records())
 

@@ -148,9 +148,8 @@ class Settled(Taken):
 
     async def fleet(self) -> FleetView:
         self.looks += 1
-        known = {"slots": self._slots} if self.looks > 2 else {"slots": (), "rebuilding": self.looks == 2}
-        rebuilt = {"applied_sha": None, "rebuilt": self.looks > 1, **known}
-        return (await super().fleet()).model_copy(update=rebuilt)
+        known = {"slots": self._slots} if self.looks > 2 else {"slots": (), "rebuilding": True}
+        return (await super().fleet()).model_copy(update=known)
 
 
 @pytest.mark.parametrize(("generation", "outdated"), [(42, False), (43, True)])

@@ -1,22 +1,16 @@
 """`longshore accept-history` and `accept-unload` against a real Temporal server with a fleet that answers."""
 
-import asyncio
-import shutil
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio import workflow
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from typed_verbs import broker, server_with_fleet, typed
 
 from longshore.cli import exits, orders
 from longshore.cli.status import gathering
 from longshore.schemas.failures import LongshoreError
 from longshore.schemas.held import Acceptance, Accepted
-from longshore.workflows.conventions import BROKER_QUEUE, fleet_workflow_id
 
 SHA = "b" * 40
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -41,35 +35,14 @@ class AcceptingFleet:
 
 @pytest.fixture
 async def client():
-    """A client of a server of its own, on which one fleet is started; no broker yet."""
-    environment = await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
-        dev_server_existing_path=shutil.which("temporal"),
-        dev_server_log_level="error",
-    )
-    try:
-        await environment.client.start_workflow("FleetWorkflow", id=fleet_workflow_id("ops"), task_queue=BROKER_QUEUE)
-        yield environment.client
-    finally:
-        await environment.shutdown()
+    async with server_with_fleet() as client:
+        yield client
 
 
 @pytest.fixture
 async def served(client):
-    broker = Worker(
-        client, task_queue=BROKER_QUEUE, workflows=[AcceptingFleet], workflow_runner=UnsandboxedWorkflowRunner()
-    )
-    async with broker:
+    async with broker(client, AcceptingFleet):
         yield client
-
-
-async def typed(client, *arguments):
-    run = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "longshore", *arguments, "--temporal", client.service_client.config.target_host,
-        "--registry-name", "ops", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await run.communicate()
-    return run.returncode, out.decode(), err.decode()
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,13 @@
 
 import asyncio
 import json
-import shutil
-import sys
 from datetime import timedelta
 
 import pytest
 from repositories import ModelRepository, Registry
 from temporalio import workflow
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from typed_verbs import broker, server_with_fleet, typed
 
 from longshore.cli import exits, orders
 from longshore.cli.draining import Left, news, still_there
@@ -23,7 +19,6 @@ from longshore.schemas.lifecycle import ModelState
 from longshore.schemas.orders import Cordon, Hold, Order, OrderAnswer
 from longshore.schemas.plans import Rejection
 from longshore.schemas.slots import Demand, Slot
-from longshore.workflows.conventions import BROKER_QUEUE, fleet_workflow_id
 
 BY = orders.operator()
 
@@ -90,42 +85,19 @@ class ObeyingFleet:
 
 @pytest.fixture
 async def client():
-    """A client of a server of its own, on which one fleet is started; no broker yet."""
-    environment = await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
-        dev_server_existing_path=shutil.which("temporal"),
-        dev_server_log_level="error",
-    )
     quarantined = Hold(
         deployment_id="fraud", kind="quarantined", digest="2", version="1.3.0", workers=("worker-a", "worker-b")
     )
     paused = Hold(deployment_id="churn", kind="paused")
     start = view(slot("churn", "worker-d"), slot("fraud", "worker-d"), holds=(quarantined, paused))
-    try:
-        await environment.client.start_workflow(
-            "FleetWorkflow", start, id=fleet_workflow_id("ops"), task_queue=BROKER_QUEUE
-        )
-        yield environment.client
-    finally:
-        await environment.shutdown()
+    async with server_with_fleet(start) as client:
+        yield client
 
 
 @pytest.fixture
 async def served(client):
-    broker = Worker(
-        client, task_queue=BROKER_QUEUE, workflows=[ObeyingFleet], workflow_runner=UnsandboxedWorkflowRunner()
-    )
-    async with broker:
+    async with broker(client, ObeyingFleet):
         yield client
-
-
-async def typed(client, *arguments):
-    run = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "longshore", *arguments, "--temporal", client.service_client.config.target_host,
-        "--registry-name", "ops", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await run.communicate()
-    return run.returncode, out.decode(), err.decode()
 
 
 async def test_each_verb_gives_its_order_in_the_operators_name(served):

@@ -13,7 +13,7 @@ from story_devices import Devices
 from longshore.planning.adoption import adopt
 from longshore.planning.check import check
 from longshore.planning.guard import mass_unload
-from longshore.planning.plan import make_plan, wondered
+from longshore.planning.plan import consider
 from longshore.planning.render import render
 from longshore.schemas.devices import DeviceFacts
 from longshore.schemas.fleet import (
@@ -40,9 +40,6 @@ from longshore.workflows.ledger.machine import Ledger
 _PAUSE = FleetSettings().reconcile_pause
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours"}
-
-# For these the fleet asks the devices what runs there that it does not know.
-_ADOPTING = frozenset({CauseKind.REBUILD, CauseKind.DRIFT, CauseKind.OPERATOR})
 
 
 class Player:
@@ -173,22 +170,17 @@ class Player:
     def _planned(self, request: PlanRequest) -> str:
         """Ask, plan and decide as the fleet and its planning activity do; return the plan as an operator reads it."""
         asked, desired = self._ledger.ask(request, self._now), self._commits[request.sha]
-        adopted = self._adopted(asked, desired)
-        if doubtful := wondered(asked, desired, adopted):
-            facts = {name: self._facts.get(name, DeviceFacts()) for name in doubtful}
+        adopted = adopt(asked.slots, asked.devices, self._devices.reports(), desired)
+        plan, wondered = consider(asked, desired, adopted)
+        if wondered:
+            facts = {name: self._facts.get(name, DeviceFacts()) for name in wondered}
             asked = asked.model_copy(update={"facts": facts})
-        plan = make_plan(asked, desired, adopted)
+            plan = consider(asked, desired, adopted).plan
         assert check(plan, asked, desired) == []
         too_much = self._too_much(asked, plan)
         self._ledger.planned(_answer(asked, plan, too_much), self._now)
         self._plan = None if too_much else plan
         return f"held back: it {too_much}\n" if too_much else render(plan)
-
-    def _adopted(self, asked: PlanningInput, desired: RegistrySnapshot) -> tuple[Slot, ...]:
-        cause = asked.request.cause
-        if asked.applied_sha is not None and (cause is None or cause.kind not in _ADOPTING):
-            return ()
-        return adopt(asked.slots, asked.devices, self._devices.reports(), desired)
 
     def _too_much(self, asked: PlanningInput, plan: Plan) -> str | None:
         if asked.request.kind is RequestKind.RECONCILE or any(one.accepted for one in asked.held):

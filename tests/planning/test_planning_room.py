@@ -3,7 +3,7 @@
 from fleets import NOW, Wanted, answered, observed, reconciling, registry, worker
 
 from longshore.planning.check import check
-from longshore.planning.plan import make_plan, wondered
+from longshore.planning.plan import consider, make_plan
 from longshore.planning.render import render
 from longshore.schemas.commands import Action, UnloadReason
 from longshore.schemas.devices import DeviceFacts
@@ -72,11 +72,11 @@ def test_devices_are_asked_when_a_tie_of_priorities_was_broken():
     equals = [Wanted("one", priority=10), Wanted("two", priority=10)]
     newcomer = Wanted("high", memory="4Gi", priority=90)
     slots, desired = running(*equals, workers=workers), registry(workers, *equals, newcomer)
-    assert wondered(observed(slots), desired) == ("worker-a",)
+    assert consider(observed(slots), desired).wondered == ("worker-a",)
     asked = observed(slots).model_copy(update={"facts": {"worker-a": DeviceFacts(last_inference={"one": NOW})}})
-    assert wondered(asked, desired) == ()
-    assert [d.deployment_id for d in make_plan(asked, desired).deployments] == ["high", "two"]
-    assert wondered(observed(slots), registry(workers, *equals)) == ()
+    plan, doubtful = consider(asked, desired)
+    assert ([d.deployment_id for d in plan.deployments], doubtful) == (["high", "two"], ())
+    assert consider(observed(slots), registry(workers, *equals)).wondered == ()
 
 
 def test_plan_is_stamped_with_the_ledger_it_was_made_for():

@@ -279,7 +279,7 @@ class FleetRun:
     def look(self) -> bool:
         """Look at everything once; return whether something is to be done."""
         view = self.ledger.view()
-        if view.applied_sha is None or self._busy or not view.rebuilt:
+        if view.applied_sha is None or self._busy or not self.ledger.state.rebuilt:
             return self._busy
         under_way = {
             slot.deployment_id: slot.generation

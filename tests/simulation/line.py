@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from longshore.schemas.commands import CommandResult
@@ -19,7 +20,7 @@ UNNOTICED = 220.0
 _DELIVERED_TWICE = 0.03
 
 
-class Line:
+class Line(ABC):
     """A host and its connection; what it does with a command is another's business."""
 
     def __init__(self, worker_id: str, clock: Clock, changed: Callable[[str], None]) -> None:
@@ -142,11 +143,14 @@ class Line:
             errand.open = False
             errand.ended(outcome)
 
+    @abstractmethod
     def _execute(self, work: Work) -> None:
-        raise NotImplementedError
+        """Begin what has been picked up."""
 
+    @abstractmethod
     def _forget(self, work: Work) -> None:
-        raise NotImplementedError
+        """Drop what has ended."""
 
+    @abstractmethod
     def _break_off(self) -> None:
-        raise NotImplementedError
+        """Lose everything that is being worked on."""

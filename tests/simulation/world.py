@@ -167,7 +167,7 @@ class World:
         if self.askers.get(asker.workflow_id) is not asker:  # gone with the database
             return
         ledger = self.fleet.ledger if self.fleet is not None else None
-        if ledger is None or not ledger.state.rebuilt or ledger.rebuilding:
+        if ledger is None or ledger.rebuilding:
             self.clock.after(1, self._set_target, asker, target)
             return
         name = target.plan.deployment_id

@@ -142,7 +142,7 @@ async def test_a_device_that_was_out_of_git_while_the_ledger_was_lost_is_asked_w
 
     async def made_anew() -> bool:
         view = await serving.fleet()
-        return view.rebuilt and len(view.slots) == len(others)
+        return not view.rebuilding and len(view.slots) == len(others)
 
     await eventually(made_anew, "the fleet is made anew")
     before = Counter(commands(serving))

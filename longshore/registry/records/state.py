@@ -31,7 +31,6 @@ _LONGEST_ERROR = 500
 _SCHEMA: Mapping[str, Any] = {"properties": {"commit": {"type": "string"}}}
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
-
 _NOTHING_APPLIED = LastApplied(sha=None)
 
 

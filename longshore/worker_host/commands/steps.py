@@ -9,7 +9,7 @@ from typing import Self
 
 import structlog
 
-from longshore.schemas.commands import CommandProgress
+from longshore.schemas.commands import BEFORE_TAKE_DOWN, CommandProgress
 from longshore.schemas.failures import LongshoreError
 
 log = structlog.get_logger()
@@ -44,12 +44,7 @@ RELOAD = (
 )
 # A RELOAD that takes the old version down first: what can be brought here beforehand is, so that the gap is short.
 RECREATE = (
-    "command_validation",
-    "schema_compatibility_check",
-    "code_checkout",
-    "environment_preparation",
-    "artifact_download",
-    "checksum_validation",
+    *BEFORE_TAKE_DOWN,
     "state_unloading",
     "traffic_draining",
     "in_flight_completion",

@@ -20,7 +20,6 @@ from longshore.workflows.ledger import causes
 # What says nothing of the version that was to come: the way there, our own order, or that it had no room.
 _BLAMELESS_CATEGORIES = frozenset({Category.NETWORK, Category.CONTROL})
 
-
 # A report that was on its way when a command ended does not tell of that end. On a server at its limits the one that
 # does came 17 s later, and who is taken for gone is loaded a second time: so many times `doubt_grace` are waited more.
 _LATE = 5

@@ -300,7 +300,9 @@ class Ledger:
 
     @property
     def rebuilding(self) -> bool:
-        """Whether no plan has taken in yet what was found to run when the ledger began."""
+        """Whether it is new, and no plan has taken in yet what was found to run when it began."""
+        if not self._state.rebuilt and self._state.applied_sha is None:
+            return True
         pending = (*self._state.causes, *(self._asked.causes if self._asked is not None else ()))
         return any(cause.kind is CauseKind.REBUILD for cause in pending)
 
@@ -320,7 +322,6 @@ class Ledger:
             holds=state.holds,
             failures=state.failures,
             open=state.open,
-            rebuilt=state.rebuilt,
             rebuilding=self.rebuilding,
             version=state.version,
             settings=state.settings,
